@@ -1,0 +1,57 @@
+"""What the loader hands to an objective: videos or their latents, captions, and the sample numbers that all randomness hangs on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# A clip's texts by kind: {"short": (...), "long": (...), "motion": (...)} in the world, {"caption": (...)} for plain folders.
+Captions = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one shape. Exactly one of `video` and `latents` is given.
+
+    Args:
+        samples: the number of each sample in the run, counted from its first step: the counter of all its random draws.
+        rows: the index row each sample was read from (after replacement of unreadable ones).
+        captions: the texts of each sample, by kind.
+        fps: (b,) float32, frames per second of the clip as delivered.
+        video: b c frames h w, float32 in [-1, 1].
+        latents: b c f h w, float32, whitened.
+    """
+
+    samples: tuple[int, ...]
+    rows: tuple[int, ...]
+    captions: tuple[Captions, ...]
+    fps: Tensor
+    video: Tensor | None = None
+    latents: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.video is None) != (self.latents is None), "a Batch holds either video or latents"
+        content = self.content
+        assert content.ndim == 5, f"a Batch holds b c t h w, got shape {tuple(content.shape)}"
+        sizes = {len(self.samples), len(self.rows), len(self.captions), len(self.fps), len(content)}
+        assert len(sizes) == 1, f"the parts of a Batch disagree on its length: {sorted(sizes)}"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def content(self) -> Tensor:
+        """The video or the latents, whichever this batch holds."""
+        content = self.video if self.video is not None else self.latents
+        assert content is not None
+        return content
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        return replace(
+            self,
+            fps=self.fps.to(device),
+            video=None if self.video is None else self.video.to(device, non_blocking=True),
+            latents=None if self.latents is None else self.latents.to(device, non_blocking=True),
+        )

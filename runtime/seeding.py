@@ -1,0 +1,75 @@
+"""All randomness as a function of counters: the same (seed, stream, counter) gives the same numbers anywhere, in any order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What a random number is for. Streams never share numbers; values are stored in no file but must never be reused."""
+
+    ORDER = 1  # the permutation of an epoch
+    NOISE = 2  # flow-matching noise, in training and in sampling
+    TIME = 3  # flow times
+    KNOWN = 4  # which latent frames are given
+    CAPTION = 5  # which of a clip's captions
+    TEXT_DROPOUT = 6  # whether the caption is hidden
+    POSTERIOR = 7  # the VAE's posterior sample
+    LAYER = 8  # dropout inside a network
+    CROP = 9  # where a transform cuts
+    REPLACEMENT = 10  # which row stands in for an unreadable one
+    WORLD = 11  # the procedural world's scenes
+    WORDING = 12  # the procedural world's captions
+    INIT = 13  # initial weights
+    BOOTSTRAP = 14  # resampling in statistics
+    SOLVER = 15  # noise that a stochastic solver adds
+
+
+def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
+    """A generator that depends on nothing but its arguments.
+
+    Philox has a 128-bit key and a 256-bit counter: the key is (seed, stream), the upper three counter words are `counter`, and the
+    lowest word runs. A shorter draw is the beginning of a longer one.
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        counter: at most three integers in [0, 2**64): sample number, latent frame...
+    Raises: ValueError if a number is out of range or there are more than three counters.
+    """
+    if len(counter) > 3:
+        raise ValueError(f"got {len(counter)} counters, a Philox stream has room for 3")
+    for number in (seed, *counter):
+        if not 0 <= number < 2**64:
+            raise ValueError(f"seed and counters must lie in [0, 2**64), got {number}")
+    upper = [*counter, *[0] * (3 - len(counter))]
+    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, *upper]))
+
+
+@dataclass(frozen=True, slots=True)
+class Rng:
+    """A run's random numbers, addressed by sample number (and latent frame).
+
+    Passing this object is passing a seed: it holds no state, so drawing twice gives the same numbers, and a resumed run or another
+    batch size draws what the first one drew.
+    """
+
+    seed: int
+
+    def uniform(self, stream: Stream, samples: Sequence[int], width: int = 1) -> np.ndarray:
+        """Uniform float64 numbers in [0, 1), shape (len(samples), width)."""
+        return np.stack([generator(self.seed, stream, sample).random(width) for sample in samples])
+
+    def normal(self, stream: Stream, samples: Sequence[int], frames: int, shape: Sequence[int], first_frame: int = 0) -> np.ndarray:
+        """Unit normal float32 numbers, shape (len(samples), frames, *shape), each latent frame from its own counter.
+
+        Frame k of a draw that starts at `first_frame` is frame `first_frame + k` of the sample: a longer video begins with the
+        noise of a shorter one.
+        """
+        draws = [
+            generator(self.seed, stream, sample, first_frame + frame).standard_normal(tuple(shape), dtype=np.float32)
+            for sample in samples
+            for frame in range(frames)
+        ]
+        return np.stack(draws).reshape(len(samples), frames, *shape)
