@@ -44,7 +44,9 @@ def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
         if not 0 <= number < 2**64:
             raise ValueError(f"seed and counters must lie in [0, 2**64), got {number}")
     upper = [*counter, *[0] * (3 - len(counter))]
-    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, *upper]))
+    # As arrays: a list with a number above 2**63 would pass through float64, where neighbouring seeds are one.
+    key, start = np.array([seed, int(stream)], dtype=np.uint64), np.array([0, *upper], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=start))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Videos on disk, and the procedural world that makes some, turned into batches."""

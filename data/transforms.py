@@ -1,0 +1,96 @@
+"""From decoded frames to what a network sees: fitted to the bucket, cropped by counters, scaled to [-1, 1]."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional
+
+from runtime.seeding import Stream, generator
+
+
+def fit(video: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale until the frame covers height x width, keeping its shape, and cut the middle out.
+
+    Args:
+        video: uint8 t h w c.
+    Returns: uint8 t height width c; the input itself where it has that size already.
+    """
+    _, h, w, _ = video.shape
+    if (h, w) == (height, width):
+        return video
+    scale = max(height / h, width / w)
+    size = (max(height, round(h * scale)), max(width, round(w * scale)))
+    frames = rearrange(torch.from_numpy(np.ascontiguousarray(video)), "t h w c -> t c h w").float()
+    if size != (h, w):
+        # antialias: without it a thin moving edge flickers when it is scaled down
+        frames = functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    frames = frames[:, :, top : top + height, left : left + width].round().clamp(0, 255).to(torch.uint8)
+    return rearrange(frames, "t c h w -> t h w c").contiguous().numpy()
+
+
+def to_float(video: Tensor) -> Tensor:
+    """uint8 b t h w c -> float32 b c t h w in [-1, 1]."""
+    return rearrange(video, "b t h w c -> b c t h w").to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 127.5).sub_(1)
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """float b c t h w -> uint8 b t h w c; values outside [-1, 1] are clipped. Undoes `to_float` exactly."""
+    levels = video.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "b c t h w -> b t h w c").contiguous()
+
+
+@runtime_checkable
+class Crop(Protocol):
+    """Cuts a part out of a clip. What it cuts depends on the clip and on (seed, sample) alone."""
+
+    def check(self, height: int, width: int) -> None:
+        """Raises: ValueError if a clip of this size has no such part."""
+        ...
+
+    def __call__(self, video: np.ndarray, seed: int, sample: int) -> np.ndarray: ...
+
+
+class DetailCrop:
+    """A square crop that prefers places where something is to be seen.
+
+    Most of a clip is background; an autoencoder that looks at details learns several dB in the time in which it learns the plain
+    parts of whole clips.
+
+    Args:
+        size: px, height and width of the crop.
+        candidates: random places that are compared; the one with the most varied pixels wins.
+        share: of the samples for which they are compared; the others take the first place, so that plain parts are seen too.
+    """
+
+    def __init__(self, size: int, candidates: int = 3, share: float = 0.7) -> None:
+        if size < 1 or candidates < 1 or not 0 <= share <= 1:
+            raise ValueError(
+                f"got size={size}, candidates={candidates}, share={share}; wanted two counts from 1 and a share in [0, 1]. Set data.crop."
+            )
+        self.size, self.candidates, self.share = size, candidates, share
+
+    def check(self, height: int, width: int) -> None:
+        if self.size > min(height, width):
+            raise ValueError(f"data.crop.size={self.size} does not fit into clips of {height}x{width}. Set it to {min(height, width)} or less.")
+
+    def __call__(self, video: np.ndarray, seed: int, sample: int) -> np.ndarray:
+        """uint8 t h w c -> uint8 t size size c."""
+        _, h, w, _ = video.shape
+        rng = generator(seed, Stream.CROP, sample)
+        compared = self.candidates if rng.random() < self.share else 1
+        places = rng.integers(0, [h - self.size + 1, w - self.size + 1], (compared, 2))
+        crops = [video[:, top : top + self.size, left : left + self.size] for top, left in places]
+        return crops[0] if compared == 1 else max(crops, key=_spread)
+
+
+def _spread(crop: np.ndarray) -> int:
+    """Variance of the pixel values times the squared count: an integer, so that no machine's rounding decides differently.
+
+    The sums are whole numbers below 2**53, which float64 holds exactly in whatever order they are added.
+    """
+    values = crop.reshape(-1).astype(np.float64)
+    return crop.size * int(values @ values) - int(values.sum()) ** 2

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from data.transforms import DetailCrop, fit, to_float, to_uint8
+
+
+def test_a_clip_of_the_right_size_is_untouched():
+    video = np.random.default_rng(0).integers(0, 256, (3, 8, 10, 3)).astype(np.uint8)
+    assert fit(video, 8, 10) is video
+
+
+@pytest.mark.parametrize(("h", "w"), [(32, 64), (64, 32), (31, 47), (8, 9)])
+def test_fit_keeps_the_middle_and_the_aspect(h, w):
+    y, x = np.mgrid[:h, :w]
+    ramp = np.stack([(x + 0.5) / w * 255, (y + 0.5) / h * 255, 0 * x], -1).round().astype(np.uint8)
+    out = fit(ramp[None], 16, 16)[0].astype(float)
+    scale = max(16 / h, 16 / w)
+    assert out.shape == (16, 16, 3)
+    assert out[:, :, 0].mean() == pytest.approx(127.5, abs=4)  # centred
+    assert out[:, :, 1].mean() == pytest.approx(127.5, abs=4)
+    # inside, away from the borders that the filter repeats, the slopes are those of one scale in both directions
+    assert np.diff(out[8, 4:12, 0]).mean() == pytest.approx(255 / w / scale, rel=0.1)
+    assert np.diff(out[4:12, 8, 1]).mean() == pytest.approx(255 / h / scale, rel=0.1)
+
+
+def test_all_levels_survive_the_way_to_float_and_back():
+    video = torch.arange(256, dtype=torch.uint8).reshape(1, 4, 8, 8, 1).expand(2, 4, 8, 8, 3)
+    floats = to_float(video)
+    assert floats.shape == (2, 3, 4, 8, 8)
+    assert (floats.min().item(), floats.max().item()) == (-1.0, 1.0)
+    assert floats.is_contiguous()
+    assert torch.equal(to_uint8(floats), video)
+    assert to_uint8(torch.tensor([-3.0, 3.0]).reshape(1, 1, 2, 1, 1)).flatten().tolist() == [0, 255]
+
+
+def clip_with_detail():
+    video = np.full((2, 32, 32, 3), 90, np.uint8)
+    video[:, :8, :8] = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
+    return video
+
+
+def test_crops_depend_on_seed_and_sample_alone():
+    video, crop = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8), DetailCrop(16, 3, 0.7)
+    first = [crop(video, 5, sample) for sample in range(8)]
+    again = [crop(video, 5, sample) for sample in reversed(range(8))][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first[0].shape == (2, 16, 16, 3)
+    assert len({part.tobytes() for part in first}) > 4
+    assert any(not np.array_equal(a, crop(video, 6, sample)) for sample, a in enumerate(first))
+
+
+def test_more_candidates_find_more_detail():
+    video = clip_with_detail()
+    spread = {count: np.mean([DetailCrop(12, count, 1.0)(video, 0, sample).var() for sample in range(60)]) for count in (1, 3, 9)}
+    assert spread[3] > 1.3 * spread[1]
+    assert spread[9] > 1.3 * spread[3]
+
+
+def test_share_zero_takes_the_first_place():
+    video = clip_with_detail()
+    for sample in range(20):
+        assert np.array_equal(DetailCrop(12, 3, 0.0)(video, 0, sample), DetailCrop(12, 1, 1.0)(video, 0, sample))
+    plain = np.mean([DetailCrop(12, 3, 0.0)(video, 0, sample).var() for sample in range(60)])
+    picky = np.mean([DetailCrop(12, 3, 1.0)(video, 0, sample).var() for sample in range(60)])
+    assert plain < picky
+
+
+def test_every_place_can_be_cropped():
+    video = (
+        np.arange(6, dtype=np.uint8)[None, :, None, None] * 10 + np.arange(6, dtype=np.uint8)[None, None, :, None] + np.zeros((1, 1, 1, 3), np.uint8)
+    )
+    corners = {DetailCrop(5, 1, 0.0)(video, 0, sample)[0, 0, 0, 0] for sample in range(60)}
+    assert corners == {0, 1, 10, 11}
+
+
+def test_wrong_crops_name_the_key():
+    with pytest.raises(ValueError, match=r"data\.crop\.size=33 does not fit into clips of 64x32"):
+        DetailCrop(33).check(64, 32)
+    with pytest.raises(ValueError, match=r"Set data\.crop"):
+        DetailCrop(8, 0)
