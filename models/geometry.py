@@ -73,6 +73,11 @@ class Layout:
         return tuple(f * h * w for f, h, w in self.grids)
 
     @property
+    def joint(self) -> tuple[int, ...]:
+        """Video and text tokens per sample."""
+        return tuple(video + text for video, text in zip(self.tokens, self.text, strict=True))
+
+    @property
     def tokens_per_frame(self) -> tuple[int, ...]:
         """Tokens of each of the F frames, all samples in order."""
         return tuple(h * w for f, h, w in self.grids for _ in range(f))
@@ -82,3 +87,9 @@ def bounds(lengths: Sequence[int]) -> list[tuple[int, int]]:
     """(start, stop) of consecutive segments of the given lengths."""
     stops = list(accumulate(lengths))
     return list(zip([0, *stops], stops, strict=False))
+
+
+def token_grid(latents: Grid, patch: Grid) -> Grid:
+    """Tokens (f, h, w) of a latent grid; a patch that sticks out at the lower or right edge is a token too."""
+    f, h, w = (-(-size // step) for size, step in zip(latents, patch, strict=True))
+    return f, h, w

@@ -1,0 +1,1 @@
+"""Measures videos and reports on runs; it never trains."""

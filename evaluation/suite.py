@@ -1,0 +1,223 @@
+"""The whole evaluation of a run: real clips, prompts and two or three callables in; figures and what to show of them out."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.index import read_index
+from data.reader import VideoReader
+from data.world.captions import claim, prompt_for, said
+from data.world.sampling import draw_scene
+from data.world.splits import heldout, motions
+from data.world.vocabulary import COLOURS, PLAIN_BACKGROUNDS, SHAPES, Attributes, Claim
+from evaluation import image_to_video, prompt_following
+from evaluation.gallery import Result, choose
+from evaluation.image_to_video import Animate, Given
+from evaluation.prompt_following import Generate, Prompt, Record
+from evaluation.reconstruction import HIGHEST_DB, Boxes, compare, psnr_db
+
+Video = NDArray[np.uint8]  # t h w c
+Reconstruct = Callable[[Sequence[Video]], Sequence[Video]]
+# Sample numbers of the three parts of an evaluation: unlike ranges, so that no two share noise.
+SEEN_FROM, ANIMATED_FROM = 100_000, 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A real clip of the world: its pixels, what its short captions claim, where its objects are, and a caption of two kinds."""
+
+    video: Video
+    claim: Claim
+    boxes: Sequence[Boxes]
+    short: str
+    motion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure.
+
+    Args:
+        prompts: with held-out combinations, the kinds taking turns.
+        seen: prompts with combinations that training showed.
+        animated: clips whose first frame is given, under three captions each.
+        difficulty: of the world the run was trained on.
+        seed: of prompts, noise, the shuffled control and the bootstrap.
+    """
+
+    prompts: int
+    seen: int
+    animated: int
+    difficulty: str
+    seed: int
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "seen", "animated"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name}={getattr(self, name)} measures nothing: at least 2. Set {name}.")
+
+
+def draw_prompts(count: int, seed: int, difficulty: str, split: str) -> list[Prompt]:
+    """Prompts of the world: `heldout` takes turns among the kinds of held-out combinations, `val` holds seen ones."""
+    rule, prompts = heldout(difficulty), []
+    for number in range(count):
+        scene = draw_scene(seed, number, difficulty, split)
+        first = scene.objects[0]
+        what = claim(scene)
+        prompts.append(Prompt(prompt_for(what, seed, number), what, rule.kind(first.shape, first.colour, first.motion)))
+    return prompts
+
+
+def read_clips(folder: Path, count: int, reader: VideoReader) -> list[Clip]:
+    """The first `count` clips of a split that make_world.py wrote, or all if there are fewer.
+
+    Raises: ValueError if index.jsonl and truth.jsonl are not of the same clips.
+    """
+    index = read_index(folder / "index.jsonl")
+    labels = _lines(folder / "index.jsonl", count)
+    truths = _lines(folder / "truth.jsonl", count)
+    clips = []
+    for row, label, truth in zip(index.rows, labels, truths, strict=False):
+        if label["path"] != truth["path"]:
+            raise ValueError(f"{folder}: index.jsonl has {label['path']} where truth.jsonl has {truth['path']}. Make the world again.")
+        boxes = [[item["box"] for item in frame["objects"]] for frame in truth["frames"]]
+        clips.append(Clip(reader.read(row.path), _claim(label["labels"]), boxes, row.captions["short"][0], row.captions["motion"][0]))
+    return clips
+
+
+def evaluate_vae(clips: Sequence[Clip], reconstruct: Reconstruct, seed: int, batch_size: int = 64) -> Result:
+    """The autoencoder on real held-out clips: picture measures, and whether the oracle still reads them (the ceiling of any generator)."""
+    sources = [clip.video for clip in clips]
+    results = [video for start in range(0, len(clips), batch_size) for video in reconstruct(sources[start : start + batch_size])]
+    own = [Prompt(clip.short, clip.claim) for clip in clips]
+    records = prompt_following.judged(own, results)
+    raw = prompt_following.judged(own, sources)
+    figures = {
+        "vae": asdict(compare(sources, results, [clip.boxes for clip in clips], seed)),
+        "ceiling": prompt_following.summary(records) | {"mp4": prompt_following.summary(raw)},
+    }
+    items = [
+        {"source": clip.video, "video": result, "caption": clip.short, "psnr_db": min(HIGHEST_DB, psnr_db(clip.video, result))}
+        for clip, result in zip(clips[:6], results, strict=False)
+    ]
+    sheet = [row for clip, record in zip(clips[:8], records, strict=False) for row in ((clip.video, "source: " + clip.short), _row(record))]
+    return Result(figures, {"reconstructions": items}, sheet)
+
+
+def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate: Animate, reconstruct: Reconstruct) -> Result:
+    """A generator: prompt following with its controls, image to video, and the VAE behind it."""
+    unseen = draw_prompts(plan.prompts, plan.seed, plan.difficulty, "heldout")
+    seen = draw_prompts(plan.seen, plan.seed, plan.difficulty, "val")
+    records = prompt_following.follow(generate, unseen, 0, plan.batch_size)
+    seen_records = prompt_following.follow(generate, seen, SEEN_FROM, plan.batch_size)
+    given = [Given(clip.video, clip.claim, clip.short, clip.motion) for clip in clips[: plan.animated]]
+    animated = image_to_video.animate_all(animate, reconstruct, given, ANIMATED_FROM, plan.batch_size)
+    vae = evaluate_vae(clips, reconstruct, plan.seed, plan.batch_size)
+
+    overall = prompt_following.summary(records)
+    chances = prompt_following.chance(unseen, values(plan.difficulty))
+    figures = {
+        "prompt_following": {
+            "all": {key: overall[key] for key in ("value", "low", "high", "n")},
+            "lenient": overall["lenient"],
+            "attributes": overall["attributes"],
+            "kinds": prompt_following.by_kind(records),
+            "seen": prompt_following.summary(seen_records),
+        },
+        "chance": chances.pop("all"),
+        "chance_attributes": chances,
+        "shuffled": prompt_following.summary(prompt_following.shuffled(records, plan.seed)),
+        **vae.figures,
+        "image_to_video": image_to_video.summary(animated, plan.seed),
+    }
+    chosen, drawn = choose([record.verdict.correct for record in records])
+    gallery = {
+        "drawn": drawn,
+        "prompts": [
+            {
+                "video": records[place].video,
+                "prompt": records[place].prompt.text,
+                "kind": records[place].prompt.kind,
+                "correct": records[place].verdict.correct,
+                "attributes": records[place].verdict.attributes,
+            }
+            for place in chosen
+        ],
+        "image_to_video": [
+            {
+                "given": item.given.video[:1],
+                "video": item.video,
+                "mode": item.mode,
+                "caption": item.given.caption(item.mode),
+                "attributes": item.verdict.attributes,
+            }
+            for item in _shown_animated(animated)
+        ],
+    }
+    wrong = [record for record in records[16:] if not record.verdict.correct][:8]
+    sheet = [_row(record) for record in [*records[:16], *wrong]]
+    sheet += [(item.video, f"first frame given, “{item.given.caption(item.mode)}”: {_marks(item.verdict)}") for item in _shown_animated(animated)]
+    return Result(figures, gallery, sheet)
+
+
+def values(difficulty: str) -> dict[str, int]:
+    """How many values each attribute has at this level; plain backgrounds alone where there are no others."""
+    own = {"shape": len(SHAPES), "colour": len(COLOURS), "motion": len(motions(difficulty))}
+    return own | ({"background": len(PLAIN_BACKGROUNDS)} if difficulty == "easy" else {})
+
+
+def machine() -> str:
+    """This machine in words: processor, cores, memory."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    except (OSError, ValueError, AttributeError):
+        memory = ""
+    return f"{name}, {os.cpu_count()} cores{memory}, {platform.system()}"
+
+
+def versions() -> dict[str, str]:
+    """What computed the figures."""
+    found = {"python": platform.python_version()}
+    for name in ("kinora", "torch", "numpy", "av"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _lines(path: Path, count: int) -> list[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line, _ in zip(file, range(count), strict=False)]
+
+
+def _claim(labels: Mapping[str, Any]) -> Claim:
+    """What the short captions claim of a clip whose labels tell everything."""
+    objects = tuple(Attributes(**item) for item in labels["objects"])
+    return said(Claim(objects, labels["background"], labels.get("camera"), labels.get("light"), labels.get("occluder")), "short")
+
+
+def _shown_animated(results: Sequence[image_to_video.Animated]) -> list[image_to_video.Animated]:
+    by_mode = {mode: [item for item in results if item.mode == mode] for mode in image_to_video.MODES}
+    return [*by_mode["motion"][:4], *by_mode["empty"][4:6]]
+
+
+def _row(record: Record) -> tuple[Video, str]:
+    return record.video, f"{record.prompt.text}: {_marks(record.verdict)}"
+
+
+def _marks(verdict: Any) -> str:
+    wrong = [name for name, right in verdict.attributes.items() if not right]
+    return f"wrong: {', '.join(wrong)}" if wrong else "all right"

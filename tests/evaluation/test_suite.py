@@ -1,0 +1,65 @@
+"""Laws of the suite's inputs: real clips come with what is true of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.reader import PyAVReader
+from data.world.captions import claim
+from data.world.folder import World, make_world
+from evaluation.reconstruction import box_psnr_db, psnr_db
+from evaluation.suite import Plan, evaluate_vae, read_clips
+
+WORLD = World("easy", seed=4, clips=0, val=0, heldout=3, frames=17, fps=8, height=64, width=64, crf=12)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    make_world(WORLD, root, processes=1)
+    return root / "heldout"
+
+
+def test_clips_come_with_their_claims_and_boxes(folder: Path) -> None:
+    clips = read_clips(folder, 10, PyAVReader())
+    assert [clip.claim for clip in clips] == [claim(WORLD.scene("heldout", number)) for number in range(3)]
+    assert len(read_clips(folder, 2, PyAVReader())) == 2
+    for clip in clips:
+        assert clip.video.shape == (17, 64, 64, 3)
+        # Painting over everything inside the boxes leaves nothing but the plain background.
+        flat, seen = clip.video.astype(int), np.zeros(clip.video.shape[:3], bool)
+        for frame, ((left, top, right, bottom),) in enumerate(clip.boxes):
+            seen[frame, max(0, int(top) - 2) : int(bottom) + 3, max(0, int(left) - 2) : int(right) + 3] = True
+        assert np.abs(flat[~seen] - np.median(flat[~seen], axis=0)).max() <= 12  # what H.264 leaves around edges
+        changed = clip.video.copy()
+        changed[~seen] ^= 1
+        inside = box_psnr_db(clip.video, changed, clip.boxes)
+        assert inside is not None
+        assert inside > psnr_db(clip.video, changed)
+
+
+def test_the_ceiling_of_a_perfect_vae_is_the_clips_themselves(folder: Path) -> None:
+    figures = evaluate_vae(read_clips(folder, 3, PyAVReader()), lambda videos: videos, seed=0).figures
+    assert figures["ceiling"]["value"] == figures["ceiling"]["mp4"]["value"] == 1
+    assert figures["vae"]["flicker"] == 0
+
+
+def test_an_index_and_a_truth_of_unlike_clips_are_refused(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "truth.jsonl").read_text().splitlines()
+    (tmp_path / "truth.jsonl").write_text("\n".join(reversed(lines)))
+    (tmp_path / "index.jsonl").write_text((folder / "index.jsonl").read_text())
+    with pytest.raises(ValueError, match=r"where truth\.jsonl has"):
+        read_clips(tmp_path, 3, _Black())
+
+
+class _Black(PyAVReader):
+    def read(self, path: str, wanted: object = None) -> np.ndarray:
+        return np.zeros((17, 64, 64, 3), np.uint8)
+
+
+def test_a_plan_that_measures_nothing_is_refused() -> None:
+    plan = Plan(prompts=2, seen=2, animated=2, difficulty="easy", seed=0)
+    with pytest.raises(ValueError, match="prompts=1"):
+        replace(plan, prompts=1)
