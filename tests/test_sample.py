@@ -1,0 +1,309 @@
+"""The command line of sample.py on a run folder with tiny, random networks: what it writes, what it promises, what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sample
+from data.reader import PyAVReader
+from runtime.build import build
+from runtime.checkpoint import Checkpoints
+from runtime.config import dump
+from training.ema import network_state
+from training.inference import known_prefix, load_networks, load_vae, make_generator
+from training.vae_bundle import bundle_vae
+
+ROOT = Path(sample.__file__).parent
+VAE = {
+    "_target_": "models.vae.VideoVAE",
+    "stride_t": 4,
+    "stride_s": 8,
+    "latent_channels": 4,
+    "widths": [8],
+    "encoder_depths": [1],
+    "decoder_depths": [1],
+}
+VAE |= {"look_back": 1, "decoder_look_back": 1}
+DIT = {"_target_": "models.dit.DiT", "latent_channels": 4, "width": 16, "depth": 1, "heads": 1, "text_width": 16, "patch": [1, 1, 1]}
+TEXT = {"_target_": "models.text.TextTransformer", "width": 16, "depth": 1, "heads": 1, "max_tokens": 6}
+TEXT |= {"tokenizer": {"_target_": "models.text.WordTokenizer", "buckets": 64}}
+DATA = {"frames": 9, "height": 16, "width": 24, "fps": 8}
+KNOWN = {"_target_": "flow.conditioning.KnownFrames", "weights": {"none": 0.7, "first": 0.3}}
+
+
+def loud(module: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Weights that make every input matter, as a new network's zeroed gates do not."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.3)
+    return module
+
+
+def save_run(folder: Path, config: dict, networks: dict[str, torch.nn.Module], step: int = 7) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(dump(config))
+    state = network_state(networks)
+    Checkpoints(folder / "checkpoints").save(step, {"weights": {k: torch.zeros_like(v) for k, v in state.items()}, "ema": state}, {})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    vae = loud(build(VAE), 1)
+    vae.set_statistics(torch.full((4,), 0.1), torch.full((4,), 0.7))
+    save_run(root / "vae", {"objective": {"_target_": "training.vae_objective.VAEObjective", "vae": VAE}, "data": DATA}, {"vae": vae})
+    objective = {"_target_": "training.flow_objective.FlowObjective", "dit": DIT, "text": TEXT, "vae": VAE, "shift": 2.0, "conditioning": KNOWN}
+    save_run(root / "dit", {"run": "dit", "objective": objective, "data": DATA}, {"dit": loud(build(DIT), 2), "text": loud(build(TEXT), 3)})
+    bundle_vae(str(root / "vae"), VAE, root / "dit")
+    return root
+
+
+def call(*arguments: object) -> None:
+    sample.main([str(argument) for argument in [*arguments, "steps=3", "device=cpu"]])
+
+
+def frames(path: Path) -> np.ndarray:
+    return PyAVReader().read(str(path))
+
+
+def sidecar(path: Path) -> dict:
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def test_each_prompt_gives_clips_with_sidecars(runs, tmp_path, capsys):
+    call(f"run={runs}/dit", f"out={tmp_path}/a", "--prompt", "a red circle", "--prompt=it grows", "variations=2", "seed=5", "batch_size=3")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    stems = ["000-a-red-circle", "001-a-red-circle", "002-it-grows", "003-it-grows"]
+    assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("mp4", "json"))
+    facts = sidecar(tmp_path / "a" / "003-it-grows.mp4")
+    said = {"prompt": "it grows", "seed": 5, "sample": 1, "frames": 9, "fps": 8, "height": 16, "width": 24, "steps": 3, "image": None, "step": 7}
+    assert said.items() <= facts.items()
+    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 2.5}
+    assert {"run", "solver", "shift", "config_sha256", "weights_sha256", "seconds", "torch"} <= set(facts)
+    assert frames(tmp_path / "a" / "000-a-red-circle.mp4").shape == (9, 16, 24, 3)
+    printed = capsys.readouterr().out
+    assert printed.count(".mp4") == 4
+    assert "4 clips of 9 frames, 24x16, 8 fps" in printed
+    with av.open(str(tmp_path / "a" / "000-a-red-circle.mp4")) as container:
+        assert json.loads(container.metadata["comment"])["prompt"] == "a red circle"
+
+
+def test_a_clip_depends_on_its_prompt_seed_and_number_alone(runs, tmp_path):
+    call(f"run={runs}/dit", f"out={tmp_path}/many", "--prompt", "a b", "--prompt", "c d", "variations=2", "batch_size=3")
+    call(f"run={runs}/dit", f"out={tmp_path}/one", "--prompt", "c d", "batch_size=1")
+    call(f"run={runs}/dit", f"out={tmp_path}/seed", "--prompt", "c d", "seed=1")
+    one = frames(tmp_path / "one" / "000-c-d.mp4")
+    # Latents agree within 1e-5, which may tip a rounding to 8 bits before the codec.
+    assert np.abs(frames(tmp_path / "many" / "002-c-d.mp4").astype(int) - one).max() <= 3
+    for other in (tmp_path / "many" / "003-c-d.mp4", tmp_path / "many" / "000-a-b.mp4", tmp_path / "seed" / "000-c-d.mp4"):
+        assert np.abs(frames(other).astype(int) - one).max() > 10
+
+
+@pytest.mark.parametrize("prompt", ["", "a, b=[c] {d} ${e} 'f' \"g\"", "красный круг", "${oc.env:HOME}", "seed=3", "--help", "x" * 500, "\udcff\n\t"])
+def test_prompts_are_taken_word_for_word(runs, tmp_path, prompt, capsys):
+    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", prompt, "steps=1")
+    (clip,) = tmp_path.glob("*.mp4")
+    assert sidecar(clip)["prompt"] == prompt
+    assert clip.name.isascii()
+    capsys.readouterr()
+
+
+def test_folders_are_taken_word_for_word(runs, tmp_path):
+    odd = tmp_path / "a, b=[ü] ${x}"
+    call(f"run={runs}/dit", f"out={odd}", "--prompt", "x")
+    assert (odd / "000-x.mp4").exists()
+
+
+def test_size_length_rate_solver_and_guidance_are_keys(runs, tmp_path):
+    size = ("frames=5", "height=32", "width=16", "fps=12.5")
+    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x", *size, "solver=heun", "guidance=4", "formats=[mp4,gif,strip]")
+    assert frames(tmp_path / "000-x.mp4").shape == (5, 32, 16, 3)
+    facts = sidecar(tmp_path / "000-x.mp4")
+    assert (facts["solver"], facts["guidance"]["scale"], facts["fps"]) == ({"_target_": "flow.solvers.Heun"}, 4, 12.5)
+    assert Image.open(tmp_path / "000-x.gif").n_frames == 5
+    assert Image.open(tmp_path / "000-x.png").width > 16
+
+
+def test_a_second_call_overwrites_nothing(runs, tmp_path):
+    for _ in range(2):
+        call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x", "steps=1")
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["000-x.mp4", "001-x.mp4"]
+
+
+def test_too_long_a_prompt_is_cut_with_a_note(runs, tmp_path, capsys):
+    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "one two three four five six seven", "steps=1")
+    assert "note: prompt 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("RGB", (24, 16)), ("RGBA", (90, 31)), ("L", (7, 50)), ("P", (24, 24)), ("I;16", (24, 16)), ("1", (25, 17))]
+)
+def test_pictures_of_any_size_and_mode_become_the_first_frame(runs, tmp_path, mode, size):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(noise[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(noise).convert(mode)
+    picture.save(tmp_path / "given.png")
+    call(f"run={runs}/dit", f"out={tmp_path}/out", "--image", tmp_path / "given.png", "--prompt", "x")
+    facts = sidecar(tmp_path / "out" / "000-x.mp4")
+    assert facts["image"]["path"] == str(tmp_path / "given.png")
+    assert len(facts["image"]["sha256"]) == 64
+
+
+def test_the_given_first_frame_is_the_vaes_own_reconstruction_of_it(runs):
+    networks = load_networks(runs / "dit")
+    picture = np.random.default_rng(0).integers(0, 256, (1, 1, 16, 24, 3), dtype=np.uint8)
+    config = {"solver": {"_target_": "flow.solvers.Euler"}, "guidance": {"_target_": "flow.guidance.ClassifierFree", "scale": 3.0}}
+    generator = make_generator(networks, config | {"steps": 4, "batch_size": 2})
+    assert generator.shift == 2.0  # the training rule is the sampling rule
+    known, mask = known_prefix(networks.vae, picture, (3, 2, 3))
+    latents = generator.latents(["x"], (3, 2, 3), 8.0, 0, [0], known, mask)
+    assert torch.equal(latents[:, :, 0], known[:, :, 0])
+    alone = generator.videos(known[:, :, :1])
+    assert (generator.videos(latents)[:, :1].int() - alone.int()).abs().max() <= 1  # kernels differ by shape in the last bits
+
+
+def test_a_video_file_gives_its_first_frame(runs, tmp_path):
+    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x", "steps=1")
+    call(f"run={runs}/dit", f"out={tmp_path}/next", "--image", tmp_path / "000-x.mp4")
+    assert (tmp_path / "next" / "000-no-prompt.mp4").exists()
+
+
+def test_an_image_for_a_run_without_known_frames_is_noted(runs, tmp_path, capsys):
+    other = tmp_path / "free"
+    networks = load_networks(runs / "dit")
+    free = {**networks.config["objective"], "conditioning": KNOWN | {"weights": {"none": 1.0}}}
+    save_run(other, {**networks.config, "objective": free}, {"dit": networks.dit, "text": networks.text})
+    bundle_vae(str(runs / "vae"), VAE, other)
+    Image.new("RGB", (24, 16)).save(tmp_path / "given.png")
+    call(f"run={other}", "--image", tmp_path / "given.png", "steps=1")
+    assert "not trained with a given first frame" in capsys.readouterr().err
+    assert (other / "videos" / "000-no-prompt.mp4").exists()  # the default folder
+
+
+def test_averaged_weights_are_used_and_a_damaged_checkpoint_is_passed_over(runs, tmp_path):
+    run = tmp_path / "run"
+    networks = load_networks(runs / "dit")
+    for step, factor in ((1, 1.0), (2, 2.0)):
+        with torch.no_grad():
+            networks.dit.head.weight.mul_(factor)
+        save_run(run, networks.config, {"dit": networks.dit, "text": networks.text}, step)
+    bundle_vae(str(runs / "vae"), VAE, run)
+    assert load_networks(run).step == 2
+    assert torch.equal(load_networks(run).dit.head.weight, networks.dit.head.weight)
+    broken = run / "checkpoints" / "step-00000002" / "ema.safetensors"
+    data = bytearray(broken.read_bytes())
+    data[-1] ^= 1
+    broken.write_bytes(data)
+    with pytest.warns(UserWarning, match="sha256"):
+        older = load_networks(run)
+    assert older.step == 1
+    assert torch.equal(older.dit.head.weight, networks.dit.head.weight / 2)
+
+
+def test_a_vae_run_and_the_copy_in_a_flow_run_are_the_same_vae(runs):
+    own, copied = load_vae(runs / "vae")[0].state_dict(), load_vae(runs / "dit")[0].state_dict()
+    assert own.keys() == copied.keys()
+    assert all(torch.equal(own[name], copied[name]) for name in own)
+    assert own["latent_std"].tolist() == pytest.approx([0.7] * 4)
+
+
+def refused(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as ending:
+        call(*arguments)
+    assert ending.value.code == 1
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    assert "clips of" not in told.out
+    return told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["frames=6"], ["frames=6", "5 or 9"]),
+        (["height=20"], ["height=20", "16 or 24"]),
+        (["width=4"], ["width=4", "8 or 16"]),
+        (["solver=huen"], ["solver=huen", "heun"]),
+        (["stpes=3"], ["stpes", "steps"]),
+        (["steps=many"], ["steps='many'", "whole number"]),
+        (["steps=0"], ["steps=0"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["fps=0"], ["fps=0"]),
+        (["formats=[avi]"], ["formats", "mp4, gif, strip"]),
+        (["variations=0"], ["variations=0"]),
+        (["guidance.scal=2"], ["scal", "scale"]),
+        (["guidance.scale=high"], ["scale", "high"]),
+        (["--image", "no such.png"], ["no such.png", "missing"]),
+        (["--image", "setup.cfg"], ["setup.cfg", "cannot be used"]),
+        (["--image", "a", "--image", "b"], ["2 times"]),
+        (["--prompt"], ["--prompt wants a value"]),
+        (["--prmpt", "y"], ["--prmpt", "did you mean '--prompt'"]),
+        (["-m"], ["-m is no option"]),
+    ],
+)
+def test_bad_values_are_refused_by_name(runs, tmp_path, capsys, arguments, says, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tail = [] if arguments == ["--prompt"] else ["--prompt", "x"]
+    with pytest.raises(SystemExit) as ending:
+        sample.main([f"run={runs}/dit", f"out={tmp_path}/o", "device=cpu", *tail, *arguments])
+    assert ending.value.code == 1
+    error = capsys.readouterr().err
+    for word in says:
+        assert word in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("o/*"))
+
+
+def test_folders_that_are_no_flow_run_are_refused_by_what_they_are(runs, tmp_path, capsys):
+    assert "trained a VAE" in refused(capsys, f"run={runs}/vae", "--prompt", "x")
+    assert "not a run folder" in refused(capsys, f"run={tmp_path}/nothing", "--prompt", "x")
+    assert "run=... is missing" in refused(capsys, "--prompt", "x")
+    assert "--prompt is missing" in refused(capsys, f"run={runs}/dit")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.yaml").write_text((runs / "dit" / "config.yaml").read_text())
+    assert "no complete checkpoint" in refused(capsys, f"run={empty}", "--prompt", "x")
+    save_run(empty, load_networks(runs / "dit").config, {"dit": build(DIT | {"depth": 2}), "text": build(TEXT)})
+    assert "unexpected" in refused(capsys, f"run={empty}", "--prompt", "x")
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_sampling(runs, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, f"run={runs}/dit", f"out={tmp_path}/file/out", "--prompt", "x")
+
+
+def test_a_disk_that_fills_up_keeps_the_clips_before(runs, tmp_path, capsys, monkeypatch):
+    written = []
+
+    def full(stem, video, fps, facts):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(stem)
+        return sample.write_mp4(f"{stem}.mp4", video, fps)
+
+    monkeypatch.setitem(sample.FORMATS, "mp4", full)
+    assert "No space left" in refused(capsys, f"run={runs}/dit", f"out={tmp_path}/o", "--prompt", "x", "variations=2")
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000-x.json", "000-x.mp4"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_is_short_and_shows_commands(arguments, capsys):
+    sample.main(arguments)
+    shown = capsys.readouterr().out
+    assert "python sample.py run=" in shown
+    assert "--image" in shown
+    assert len(shown.splitlines()) < 20
+
+
+def test_it_runs_as_a_command_from_another_folder(runs, tmp_path):
+    command = [sys.executable, str(ROOT / "sample.py"), f"run={runs}/dit", "out=here", "--prompt", "x", "steps=1", "device=cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "000-x.mp4").exists()

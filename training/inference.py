@@ -1,0 +1,169 @@
+"""From a run folder to networks that sample: the one place where saved weights meet the saved config, for sample.py and every script."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.transforms import fit, to_float
+from flow.generate import Generator
+from models.dit import DiT
+from models.geometry import Grid, latent_frames
+from models.text import TextEncoder
+from models.vae import VideoVAE
+from runtime.build import build
+from runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints, read, read_manifest, restore
+from runtime.config import Config, load_run_config
+from training import vae_bundle
+from training.ema import network_state
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What a flow run learnt, averaged weights, ready to sample.
+
+    Args:
+        config: the run's saved config.
+        step: of the checkpoint.
+        config_sha256: of config.yaml.
+        weights_sha256: over the files of all three networks.
+    """
+
+    dit: DiT
+    text: TextEncoder
+    vae: VideoVAE
+    config: Config
+    step: int
+    config_sha256: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A clip's frame count, size in pixels and frames per second."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def load_networks(run: str | Path, device: torch.device | str = "cpu") -> Networks:
+    """The networks of a flow run with the averaged weights of its newest complete checkpoint.
+
+    Raises: ValueError or RuntimeError if the folder is no run, a run of another kind, has no checkpoint, or the weights do not fit its config.
+    """
+    run = Path(run)
+    config = load_run_config(run)
+    objective = _objective(run, config)
+    if "dit" not in objective:
+        raise ValueError(
+            f"{run} trained a VAE, which makes no video from text. Give the run folder of a flow model; "
+            f"train one on it with: python train.py objective=flow vae_run={run} run=<a new folder>"
+        )
+    saved, digest = newest_averages(run)
+    dit, text = build(objective["dit"]), build(objective["text"])
+    restore(network_state({"dit": dit, "text": text}), saved.parts["ema"], f"{saved.folder}/ema.safetensors")
+    vae, vae_digest = load_vae(run, device)
+    for network in (dit, text):
+        network.to(device).eval().requires_grad_(False)
+    both = hashlib.sha256(f"{digest} {vae_digest}".encode()).hexdigest()
+    return Networks(dit, text, vae, config, saved.step, hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest(), both)
+
+
+def load_vae(run: str | Path, device: torch.device | str = "cpu") -> tuple[VideoVAE, str]:
+    """The VAE of a VAE run, or the one that a flow run carries, and the sha256 of its weights.
+
+    Raises: ValueError or RuntimeError as `load_networks`.
+    """
+    run = Path(run)
+    objective = _objective(run, load_run_config(run))
+    if "dit" in objective:
+        if not (run / vae_bundle.FOLDER).is_dir():
+            raise RuntimeError(f"{run} lacks its VAE, {run / vae_bundle.FOLDER}. Start its train.py command again, with vae_run=<run of the VAE>.")
+        vae, digest = vae_bundle.load_vae(run)
+    else:
+        saved, digest = newest_averages(run)
+        prefix = f"{vae_bundle.NETWORK}."
+        # A VAE run may train more than its VAE (a discriminator, say).
+        own = {name.removeprefix(prefix): tensor for name, tensor in saved.parts["ema"].items() if name.startswith(prefix)}
+        vae = build(objective["vae"])
+        restore(vae.state_dict(), own, f"{saved.folder}/ema.safetensors")
+    return vae.to(device).eval().requires_grad_(False), digest
+
+
+def newest_averages(run: Path) -> tuple[Checkpoint, str]:
+    """The averaged weights of the newest sound checkpoint, and their sha256; a damaged one is named and passed over.
+
+    Raises: RuntimeError if there is none.
+    """
+    published = Checkpoints(run / "checkpoints").published()
+    for folder in reversed(published):
+        try:
+            return read(folder, only="ema"), read_manifest(folder)["files"]["ema.safetensors"]["sha256"]
+        except CheckpointError as error:
+            warnings.warn(f"{error} Falling back to the checkpoint before it.", stacklevel=2)
+    found = f"none of its {len(published)} checkpoints is sound" if published else "it has no complete checkpoint yet"
+    raise RuntimeError(f"{run} cannot be used: {found}. Start its train.py command again; it goes on where it stopped.")
+
+
+def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu") -> Generator:
+    """A Generator of a run's networks, with the shift they were trained with.
+
+    Args:
+        sampling: the keys solver and guidance (config nodes), steps and batch_size.
+    Raises: ValueError if one of them cannot be used.
+    """
+    return Generator(
+        networks.dit,
+        networks.text,
+        networks.vae.decode,
+        networks.vae.latent_channels,
+        build(sampling["solver"]),
+        build(sampling["guidance"]),
+        sampling["steps"],
+        networks.config["objective"]["shift"],
+        sampling["batch_size"],
+        device,
+    )
+
+
+def trained_shape(config: Config) -> Shape:
+    """The shape of the clips that a run was trained on."""
+    data = config["data"]
+    return Shape(data["frames"], data["height"], data["width"], data["fps"])
+
+
+def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:
+    """What a Generator needs to go on from given frames: (known_latents b c f h w, known_mask b f), on the CPU.
+
+    Args:
+        clips: the beginnings, uint8 b t h w 3 with t = 1 + k * stride_t; any height and width: scaled to cover, and the middle cut out.
+        grid: latent frames, height and width of the clips to be made.
+    Raises: ValueError if t is no legal count or leaves nothing to make.
+    """
+    f, h, w = grid
+    given = latent_frames(clips.shape[1], vae.stride[0])
+    if given >= f:
+        raise ValueError(f"the {clips.shape[1]} given frames fill all {f} latent frames of the clip: nothing is left to make. Set frames higher.")
+    fitted = np.stack([fit(clip, h * vae.stride[1], w * vae.stride[2]) for clip in clips])  # b t h w 3
+    with torch.no_grad():
+        encoded = vae.encode(to_float(torch.from_numpy(fitted)).to(vae.latent_mean.device)).cpu()  # b c given h w
+    latents = torch.zeros(len(clips), vae.latent_channels, f, h, w)
+    latents[:, :, :given] = encoded
+    known = torch.zeros(len(clips), f, dtype=torch.bool)
+    known[:, :given] = True
+    return latents, known
+
+
+def _objective(run: Path, config: Config) -> Mapping[str, Any]:
+    objective = config.get("objective")
+    if not isinstance(objective, Mapping) or "vae" not in objective:
+        raise ValueError(f"{run}/config.yaml is not of a run that this code makes: it has no objective with a vae.")
+    return objective
