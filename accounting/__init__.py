@@ -1,0 +1,1 @@
+"""What a run costs: time, samples and FLOP, each with a word on how it is known."""

@@ -1,0 +1,1 @@
+"""What any run needs: config, run folder, checkpoints, tracking, devices. It knows no video."""

@@ -1,0 +1,132 @@
+"""train.py from its command line, both stages: kill -9, resume, and what a wrong start is told."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.writer import write_mp4
+from runtime.tracking import TIME_FIELDS
+from train import main
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_CLIPS = ["data=videos", "data.frames=5", "data.height=32", "data.width=32", "data.val_samples=3"]
+TINY = [*TINY_CLIPS, "data.batch_size=4", "data.micro_batch=2", "data.workers=0", "trainer=toy", "tracking=none"]
+TINY_VAE = ["objective=vae", "objective.vae.widths=[8,16]", "objective.vae.encoder_depths=[1,1]", "objective.vae.decoder_depths=[1,1]"]
+TINY_DIT = ["objective.dit.width=32", "objective.dit.depth=2", "objective.dit.heads=2"]
+TINY_FLOW = ["objective=flow", *TINY_DIT, "objective.text.width=32", "objective.text.depth=1"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(10):
+        colour, place = rng.integers(0, 255, 3), rng.integers(0, 20, 2)
+        video = np.full((5, 32, 32, 3), 128, np.uint8)
+        for frame in range(5):
+            video[frame, place[0] : place[0] + 8, place[1] + frame : place[1] + frame + 8] = colour
+        write_mp4(folder / f"{number}.mp4", video, 8)
+        rows.append(json.dumps({"path": f"{number}.mp4", "caption": f"a square of colour {number}"}))
+    (folder / "train.jsonl").write_text("\n".join(rows[:7]) + "\n")
+    (folder / "val.jsonl").write_text("\n".join(rows[7:]) + "\n")
+    return [f"data.train={folder}/train.jsonl", f"data.val={folder}/val.jsonl"]
+
+
+def train(*arguments: str) -> None:
+    """What `python train.py ...` does, here."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        main()
+
+
+def killed(step: int, *arguments: str) -> int:
+    """The same in a process of its own that kills itself in the middle of a step: after the optimiser, before the averages."""
+    code = (
+        "import os, sys; sys.path.insert(0, '.'); import training.ema, train; before = training.ema.EMA.update\n"
+        f"def update(self, step): os.kill(os.getpid(), 9) if step == {step} else before(self, step)\n"
+        "training.ema.EMA.update = update; train.main()"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, check=False, env=environment).returncode
+
+
+def rows(run: Path) -> list[dict]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIME_FIELDS} for row in found]
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (run / "checkpoints/step-00000010").glob("*.safetensors")}
+
+
+def drill(folder: Path, *arguments: str) -> None:
+    """10 steps = 5 + kill -9 + resume + 5, in everything but time."""
+    train(f"run={folder / 'whole'}", *arguments)
+    assert killed(7, f"run={folder / 'cut'}", *arguments) == -signal.SIGKILL
+    assert len(rows(folder / "cut")) > 6  # steps 6 and 7 were written down, and will be again
+    train(f"run={folder / 'cut'}", *arguments)
+    assert rows(folder / "cut") == rows(folder / "whole")
+    assert digests(folder / "cut") == digests(folder / "whole")
+    assert len(digests(folder / "cut")) == 3
+    assert not list(folder.glob("cut/**/*.tmp*"))
+
+
+@pytest.fixture(scope="module")
+def vae_run(tmp_path_factory, clips) -> Path:
+    run = tmp_path_factory.mktemp("vae") / "run"
+    train(f"run={run}", *TINY, *TINY_VAE, *clips, "tracking=wandb", "tracking.patience_s=60")
+    return run
+
+
+def test_a_killed_vae_run_ends_like_an_uninterrupted_one(tmp_path, clips):
+    drill(tmp_path, *TINY, *TINY_VAE, *clips)
+
+
+def test_a_killed_flow_run_ends_like_an_uninterrupted_one_and_needs_its_vae_no_more(tmp_path, clips, vae_run, capsys):
+    drill(tmp_path, *TINY, *TINY_FLOW, *clips, f"vae_run={vae_run}")
+    assert "resuming from" in capsys.readouterr().err
+    assert (tmp_path / "cut/vae/manifest.json").is_file()
+    assert {row["kind"] for row in rows(tmp_path / "cut")} == {"train", "val"}
+    train(f"run={tmp_path / 'cut'}", *TINY, *TINY_FLOW, *clips)  # without vae_run
+    said = capsys.readouterr().err
+    assert "all 10 steps are done" in said
+    assert f"next: python sample.py run={tmp_path / 'cut'}" in said
+
+
+def test_an_unreadable_clip_is_named_and_the_run_goes_on(tmp_path, clips):
+    folder = Path(clips[0].removeprefix("data.train=")).parent
+    (folder / "broken.mp4").write_text("not a video")
+    index = (folder / "train.jsonl").read_text() + '{"path": "broken.mp4", "caption": "nothing"}\n'
+    (folder / "with_broken.jsonl").write_text(index)
+    train(f"run={tmp_path / 'x'}", *TINY, *TINY_VAE, f"data.train={folder}/with_broken.jsonl", clips[1], "data.bad_limit=0.5")
+    assert "broken.mp4" in (tmp_path / "x/bad_files.txt").read_text()
+
+
+def test_wandb_stays_offline_inside_the_run(vae_run):
+    assert list(vae_run.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_wrong_start_is_refused_in_a_line_or_two(tmp_path, clips, vae_run, capsys):
+    run = f"run={tmp_path / 'x'}"
+    for arguments, message in (
+        ([*TINY, *TINY_FLOW, *clips, run], "vae_run is null"),
+        ([*TINY, *TINY_FLOW, *clips, run, f"vae_run={tmp_path}"], "is not a run folder"),
+        ([*TINY, *TINY_VAE, *clips, run, f"vae_run={vae_run}"], "is for objective=flow"),
+        ([*TINY, *TINY_VAE, *clips, f"run={vae_run}", "seed=1"], "seed=0, now 1"),
+        ([*TINY, *TINY_VAE, "data.train=nowhere", clips[1], run], "nowhere"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            train(*arguments)
+        assert ended.value.code == 1
+        assert message in capsys.readouterr().err
+    train(f"run={tmp_path / 'x'}", *TINY, *TINY_VAE, *clips, "trainer.max_steps=1")  # what came to nothing binds nobody

@@ -1,0 +1,172 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from data.batch import Batch
+from flow.conditioning import KnownFrames
+from flow.guidance import ClassifierFree
+from flow.solvers import Euler
+from flow.timesteps import LogitNormal, Uniform
+from models.dit import DiT
+from models.text import TextTransformer, WordTokenizer
+from models.vae import VideoVAE
+from runtime.seeding import Rng
+from training.captions import CaptionPolicy
+from training.flow_objective import FlowObjective
+
+torch.set_num_threads(1)
+PROMPTS = ("a red circle moves up", "a blue square grows", "a green star turns", "a red square moves down")
+
+
+def objective(known=None, timesteps=None, shift=1.0, latent_channels=4) -> FlowObjective:
+    torch.manual_seed(0)
+    vae = VideoVAE(latent_channels=4, widths=(8, 16), encoder_depths=(1, 1), decoder_depths=(1, 1), look_back=1, decoder_look_back=1)
+    text = TextTransformer(WordTokenizer(64), width=16, depth=1, heads=2, max_tokens=8)
+    dit = DiT(latent_channels=latent_channels, width=32, depth=2, heads=2, text_width=16)
+    for network in (dit, text.blocks):  # layers that end a branch start at 0: nothing would depend on anything
+        for parameter in network.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.1)
+    captions = CaptionPolicy(free={"short": 0.8, "none": 0.2}, known={"motion": 1.0})
+    known = KnownFrames(known or {"none": 0.5, "first": 0.5})
+    return FlowObjective(dit, text, vae, timesteps or LogitNormal(0.0, 1.0), shift, known, captions, 4, Euler(), ClassifierFree(2.0), 2, 2)
+
+
+def latents(samples=range(8), frames=3) -> Batch:
+    values = torch.from_numpy(Rng(5).normal(1, list(samples), frames, (4, 4, 4))).transpose(1, 2).contiguous()  # b c f h w
+    captions = tuple({"short": (PROMPTS[s % 4],), "motion": ("it moves",)} for s in samples)
+    return Batch(tuple(samples), tuple(samples), captions, torch.full((len(values),), 8.0), latents=values)
+
+
+def split(batch: Batch, rows: slice) -> Batch:
+    parts = {"samples": batch.samples[rows], "rows": batch.rows[rows], "captions": batch.captions[rows], "fps": batch.fps[rows]}
+    return replace(batch, latents=batch.latents[rows], **parts)
+
+
+def test_parts_of_a_batch_add_up_to_its_loss_and_gradient():
+    whole, batch = objective(), latents()
+    loss = whole.loss(batch, Rng(1))
+    loss.total.backward()
+    parts = objective()
+    losses = [parts.loss(split(batch, rows), Rng(1)) for rows in (slice(0, 3), slice(3, 8))]
+    for part in losses:
+        part.total.backward()
+    assert float(sum(part.total for part in losses).detach()) == pytest.approx(float(loss.total.detach()), rel=1e-6)
+    assert sum(int(part.count) for part in losses) == int(loss.count)
+    for (name, a), b in zip(whole.dit.named_parameters(), parts.dit.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-5 * float(a.grad.abs().max())), name
+
+
+def test_a_draw_depends_on_the_sample_number_alone():
+    one, two = (objective().loss(latents(), Rng(1)).total for _ in range(2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, objective().loss(latents(), Rng(2)).total)
+    assert not torch.equal(one, objective().loss(replace(latents(), samples=tuple(range(8, 16))), Rng(1)).total)
+
+
+def test_known_frames_are_at_time_zero_clean_and_not_counted():
+    toy, batch = objective({"first": 1.0}), latents()
+    seen = {}
+
+    def spy(noisy, t, text, fps):
+        seen.update(noisy=noisy, t=t, prompts=text)
+        return torch.zeros_like(noisy)
+
+    toy.dit, toy.text = spy, lambda prompts: prompts
+    loss = toy.loss(batch, Rng(1))
+    assert (seen["t"][:, 0] == 0).all()
+    assert (seen["t"][:, 1:] > 0).all()
+    assert torch.equal(seen["noisy"][:, :, 0], batch.latents[:, :, 0])
+    assert not torch.equal(seen["noisy"][:, :, 1], batch.latents[:, :, 1])
+    assert int(loss.count) == 8 * 2 * 4 * 4 * 4  # two of three frames
+    assert seen["prompts"] == ["it moves"] * 8  # the table for samples with known frames
+
+
+def test_shift_of_training_is_the_shift_of_sampling():
+    from flow.timesteps import shift
+
+    times = {}
+    for a in (1.0, 3.0):
+        toy = objective({"none": 1.0}, Uniform(), a)
+        toy.text = lambda prompts: prompts
+
+        def spy(noisy, t, text, fps, a=a):
+            times[a] = t
+            return torch.zeros_like(noisy)
+
+        toy.dit = spy
+        toy.loss(latents(), Rng(1))
+    assert torch.allclose(times[3.0], shift(times[1.0], 3.0))
+
+
+def test_every_trained_weight_gets_a_gradient_and_the_vae_none():
+    toy = objective()
+    video = torch.rand(4, 3, 5, 16, 16) * 2 - 1
+    batch = replace(split(latents(range(4)), slice(0, 4)), latents=None, video=video)
+    loss = toy.loss(batch, Rng(1))
+    loss.total.backward()
+    unused = [name for network in toy.networks.values() for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [name for name in unused if name != "empty"] == []  # the text's "empty" vector is for empty prompts only
+    assert all(p.grad is None and not p.requires_grad for p in toy.vae.parameters())
+
+
+def test_latents_of_the_loader_and_of_the_vae_give_the_same_loss():
+    toy = objective()
+    video = torch.rand(2, 3, 5, 16, 16) * 2 - 1
+    batch = replace(split(latents(range(2)), slice(0, 2)), latents=None, video=video)
+    cached = replace(batch, video=None, latents=toy.vae.encode(video))
+    assert torch.equal(toy.loss(batch, Rng(1)).total, toy.loss(cached, Rng(1)).total)
+
+
+def test_validation_repeats_itself_fills_every_bin_and_sees_whether_captions_are_used():
+    toy = objective()
+    with torch.no_grad():
+        one, two = ({name: float(s) / float(c) for name, (s, c) in toy.validate(latents(), Rng(9)).items()} for _ in range(2))
+    assert one == two
+    bins = [one[f"loss_t{number}of4"] for number in range(4)]
+    assert sum(bins) / 4 == pytest.approx(one["loss"], rel=1e-5)
+    assert one["loss_shuffled"] != one["loss"]
+
+
+def test_bins_of_the_training_loss_add_up_to_it():
+    loss = objective().loss(latents(), Rng(1))
+    assert float(sum(s for s, _ in loss.logs.values())) == pytest.approx(float(loss.total.detach()), rel=1e-5)
+    assert int(sum(c for _, c in loss.logs.values())) == int(loss.count)
+
+
+def test_a_preview_shows_clips_with_their_prompts():
+    with torch.no_grad():
+        preview = objective().preview(latents(range(3)), Rng(0))
+    assert list(preview.captions) == list(PROMPTS[:2])
+    assert [video.shape for video in preview.videos] == [(9, 32, 32, 3)] * 2
+    assert all(video.dtype == "uint8" for video in preview.videos)
+
+
+def test_flops_are_three_times_what_a_counter_sees_in_the_forward():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    toy, batch = objective({"none": 1.0}), latents()
+    # The counter does not know the fused CPU attention; as plain matrix products it counts it.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        toy.loss(batch, Rng(1))
+    assert toy.flops(batch) == pytest.approx(3 * counter.get_total_flops(), rel=0.01)
+
+
+def test_training_learns_one_batch():
+    toy = objective({"none": 1.0})
+    parameters = [p for network in toy.networks.values() for p in network.parameters()]
+    optimizer, batch, losses = torch.optim.AdamW(parameters, lr=3e-3), latents(range(4)), []
+    for _ in range(60):
+        loss = toy.loss(batch, Rng(1))
+        losses.append(float(loss.total.detach()) / float(loss.count))
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_channels_that_do_not_fit_are_refused_with_the_key():
+    with pytest.raises(ValueError, match=r"Set objective\.dit\.latent_channels=4"):
+        objective(latent_channels=8)

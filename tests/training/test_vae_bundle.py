@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from models.vae import VideoVAE
+from runtime.checkpoint import CheckpointError, Checkpoints
+from runtime.config import ConfigError, dump
+from training.vae_bundle import bundle_vae, load_vae, vae_config
+
+NODE = {"_target_": "models.vae.VideoVAE", "latent_channels": 4, "widths": [8, 16], "encoder_depths": [1, 1], "decoder_depths": [1, 1]}
+NODE |= {"look_back": 1, "decoder_look_back": 1}
+
+
+def vae_run(folder, step=1, seed=0):
+    torch.manual_seed(seed)
+    vae = VideoVAE(latent_channels=4, widths=(8, 16), encoder_depths=(1, 1), decoder_depths=(1, 1), look_back=1, decoder_look_back=1)
+    vae.set_statistics(torch.full((4,), 0.5), torch.full((4,), 2.0))
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(dump({"objective": {"vae": NODE}}))
+    averages = {f"vae.{name}": tensor for name, tensor in vae.state_dict().items()}
+    weights = {name: tensor + 1 for name, tensor in averages.items()}
+    Checkpoints(folder / "checkpoints").save(step, {"weights": weights, "ema": averages, "optimizer": {}}, {})
+    return vae
+
+
+def test_the_copy_holds_the_averaged_weights_and_the_statistics_and_needs_its_source_no_more(tmp_path):
+    vae, source, run = vae_run(tmp_path / "vae"), str(tmp_path / "vae"), tmp_path / "run"
+    run.mkdir()
+    bundle_vae(source, vae_config(source, str(run)), run)
+    (tmp_path / "vae").rename(tmp_path / "gone")
+    copy, key = load_vae(run)
+    assert all(torch.equal(a, b) for a, b in zip(copy.state_dict().values(), vae.state_dict().values(), strict=True))
+    assert not any(p.requires_grad for p in copy.parameters())
+    assert len(key) == 64
+    assert vae_config(None, str(run)) == NODE
+    assert not list(run.glob("*.tmp*"))
+
+
+def test_a_source_that_trained_on_is_refused_once_something_was_learnt_on_the_copy(tmp_path):
+    vae_run(tmp_path / "vae")
+    run = tmp_path / "run"
+    run.mkdir()
+    bundle_vae(str(tmp_path / "vae"), NODE, run)
+    before = load_vae(run)[1]
+    vae_run(tmp_path / "vae", step=2, seed=1)
+    bundle_vae(str(tmp_path / "vae"), NODE, run)
+    assert load_vae(run)[1] != before  # nothing was learnt yet: the copy follows
+    Checkpoints(run / "checkpoints").save(1, {"weights": {}}, {})
+    vae_run(tmp_path / "vae", step=3, seed=2)
+    with pytest.raises(ConfigError, match="trained on since"):
+        bundle_vae(str(tmp_path / "vae"), NODE, run)
+    bundle_vae(None, NODE, run)
+
+
+def test_what_is_no_vae_run_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("objective: {dit: 1}")
+    with pytest.raises(ConfigError, match="trained no VAE"):
+        vae_config(str(tmp_path), "x")
+    with pytest.raises(ConfigError, match="vae_run is null"):
+        vae_config(None, "x")
+    (tmp_path / "config.yaml").write_text("objective: {vae: {_target_: models.vae.VideoVAE, stride_t: '${oc.env:HOME}'}}")
+    with pytest.raises(ConfigError, match="interpolation"):
+        vae_config(str(tmp_path), "x")
+    with pytest.raises(ConfigError, match="no checkpoint yet"):
+        bundle_vae(str(tmp_path), NODE, tmp_path)
+
+
+def test_a_damaged_copy_is_refused(tmp_path):
+    vae_run(tmp_path / "vae")
+    run = tmp_path / "run"
+    run.mkdir()
+    bundle_vae(str(tmp_path / "vae"), NODE, run)
+    path = run / "vae/weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="bytes"):
+        load_vae(run)

@@ -1,0 +1,76 @@
+"""Train a VAE or a DiT: python train.py experiment=... run=runs/x. The same command again goes on where the run stopped."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runtime.config import Config, ConfigError, build, check, entry
+from runtime.files import write_text
+from runtime.run_folder import RunFolder
+
+
+def with_vae(look: Callable[[str], Any]) -> Config:
+    """A flow objective's VAE is the one that vae_run trained: its sizes are known before the DiT's are resolved."""
+    if look("objective.dit") is None or look("objective.vae") is not None:
+        return {}
+    from training.vae_bundle import vae_config
+
+    return {"objective.vae": vae_config(look("vae_run"), look("run"))}
+
+
+@entry("train", with_vae)
+def main(config: Config) -> None:
+    check(config)  # misspelt keys and wrong types end here, before anything is read or made
+    flow = "dit" in config["objective"]
+    if not flow and config["vae_run"] is not None:
+        raise ConfigError(f"vae_run={config['vae_run']} is for objective=flow; objective=vae trains its own VAE. Set vae_run=null.")
+
+    with RunFolder(config["run"], config, config["allow_drift"]) as folder:
+        train(config, folder, flow)
+    print(f"next: {next_command(config, flow)}", file=sys.stderr)
+
+
+def train(config: Config, folder: RunFolder, flow: bool) -> None:
+    """Build the parts and hand them to the Trainer."""
+    from runtime.device import seeded
+
+    trainer, recipe, tracker, videos = (build(config[name]) for name in ("trainer", "optim", "tracking", "data"))
+    encoder, given = None, {}
+    if flow:
+        encoder, given = frozen_vae(config, folder.path, trainer.device)
+    with seeded(config["seed"]):
+        objective = build(config["objective"], **given)
+    loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
+    held_out = sum(len(batch) for batch in validation)
+    print(f"data        {len(loader.source)} clips, {loader.steps_per_epoch} steps an epoch, {held_out} clips for validation", file=sys.stderr)
+    tracker.start(folder.path, config)
+    try:
+        trainer.fit(objective, loader, validation, recipe, folder, tracker, config["seed"])
+    finally:
+        tracker.finish()
+        if loader.faults:
+            path = folder.path / "bad_files.txt"
+            write_text(path, "".join(f"{fault}\n" for fault in loader.faults))
+            print(f"{len(loader.faults)} files could not be used and others stood in for them: see {path}", file=sys.stderr)
+
+
+def frozen_vae(config: Config, run: Path, device: str) -> tuple[Any, dict[str, Any]]:
+    """The run's own copy of its VAE, as the data sees it and as the objective does."""
+    from data.videos import Encoder
+    from training.vae_bundle import bundle_vae, load_vae
+
+    bundle_vae(config["vae_run"], config["objective"]["vae"], run)
+    vae, key = load_vae(run)
+    vae.to(device)
+    return Encoder(lambda video: vae.encode(video.to(device)).cpu(), key, vae.stride), {"vae": vae}
+
+
+def next_command(config: Config, flow: bool) -> str:
+    if flow:
+        return f'python sample.py run={config["run"]} --prompt "..."'
+    return f"python train.py objective=flow vae_run={config['run']} run=<a new folder>"
+
+
+if __name__ == "__main__":
+    main()

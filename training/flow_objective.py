@@ -1,0 +1,152 @@
+"""Flow matching as an objective: known frames, captions, times and noise are drawn here, so that the DiT knows none of it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from flow.conditioning import KnownFrames
+from flow.generate import Generator
+from flow.guidance import Guidance
+from flow.loss import frame_errors, loss_by_time, values_per_frame
+from flow.noise import unit_noise
+from flow.path import interpolate, velocity
+from flow.solvers import Solver
+from flow.timesteps import Law, shift
+from models.dit import DiT
+from models.geometry import Layout, latent_grid, token_grid
+from models.text import TextEncoder
+from models.vae import VideoVAE
+from runtime.seeding import Rng
+from training.captions import CaptionPolicy
+from training.objective import Figures, Loss, Preview
+
+
+class FlowObjective:
+    """Trains a DiT and a text encoder to tell the velocity of latents, each latent frame at its own flow time.
+
+    Args:
+        dit: velocity of noisy latents.
+        text: captions to tokens; trained with the DiT.
+        vae: frozen; makes latents of videos and videos of latents. Its weights come from the run in vae_run.
+        timesteps: law of flow time.
+        shift: moves flow time towards noise, > 0; sampling uses the same.
+        conditioning: which frames are known.
+        captions: which text a sample is shown.
+        bins: strata of flow time in validation, and bins of the logged loss.
+        solver, guidance, preview_steps, preview_clips: how the pictures in <run>/samples are made.
+    """
+
+    def __init__(
+        self,
+        dit: DiT,
+        text: TextEncoder,
+        vae: VideoVAE,
+        timesteps: Law,
+        shift: float,
+        conditioning: KnownFrames,
+        captions: CaptionPolicy,
+        bins: int,
+        solver: Solver,
+        guidance: Guidance,
+        preview_steps: int,
+        preview_clips: int,
+    ) -> None:
+        if dit.latent_channels != vae.latent_channels:
+            raise ValueError(
+                f"the DiT takes {dit.latent_channels} latent channels, the VAE makes {vae.latent_channels}. "
+                f"Set objective.dit.latent_channels={vae.latent_channels}."
+            )
+        assert isinstance(text, nn.Module), "the text encoder is trained with the DiT, so it is a module"
+        self.dit, self.text, self.vae = dit, text, vae.eval().requires_grad_(False)
+        self.timesteps, self.shift, self.conditioning, self.captions = timesteps, shift, conditioning, captions
+        self.bins, self.solver, self.guidance = bins, solver, guidance
+        self.preview_steps, self.preview_clips = preview_steps, preview_clips
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {"dit": self.dit, "text": self.text}
+
+    def to(self, device: str) -> None:
+        for network in (self.dit, self.text, self.vae):
+            network.to(device)
+
+    def loss(self, batch: Batch, rng: Rng) -> Loss:
+        latents = self._latents(batch)  # b c f h w
+        frames, device = latents.shape[2], latents.device
+        known = self.conditioning.draw(rng, batch.samples, frames)  # b f
+        prompts = self.captions.draw(rng, batch.samples, batch.captions, known.any(dim=1).tolist())
+        t = torch.where(known, 0.0, shift(self.timesteps.draw(rng, batch.samples, frames), self.shift)).to(device)  # b f
+        errors, unknown = self._errors(latents, known.to(device), t, prompts, batch, rng)
+        count = values_per_frame(latents)
+        return Loss(errors.sum(), unknown.sum() * count, self._by_time(errors, unknown, t, count))
+
+    def validate(self, batch: Batch, rng: Rng) -> Figures:
+        """No known frames, times spread evenly over the bins; "loss_shuffled" is the same with each clip under another clip's caption."""
+        latents = self._latents(batch)
+        frames, device = latents.shape[2], latents.device
+        known = torch.zeros(len(batch), frames, dtype=torch.bool, device=device)
+        # Strata by sample number, with a fixed place inside: neighbours in the list fall into different bins.
+        place = [(sample % self.bins + (sample // self.bins % 4 + 0.5) / 4) / self.bins for sample in batch.samples]
+        t = torch.tensor(place, device=device)[:, None].expand(-1, frames)  # b f
+        prompts = self.captions.fixed(batch.captions)
+        errors, unknown = self._errors(latents, known, t, prompts, batch, rng)
+        values = values_per_frame(latents)
+        figures = {"loss": (errors.sum(), unknown.sum() * values), **self._by_time(errors, unknown, t, values)}
+        if len(batch) > 1:
+            other, _ = self._errors(latents, known, t, prompts[1:] + prompts[:1], batch, rng)
+            figures["loss_shuffled"] = (other.sum(), unknown.sum() * values)
+        return figures
+
+    def preview(self, batch: Batch, rng: Rng) -> Preview:
+        clips = min(self.preview_clips, len(batch))
+        prompts = self.captions.fixed(batch.captions[:clips])
+        generator = Generator(
+            self.dit,
+            self.text,
+            self.vae.decode,
+            self.vae.latent_channels,
+            self.solver,
+            self.guidance,
+            steps=self.preview_steps,
+            shift=self.shift,
+            device=batch.content.device,
+        )
+        f, h, w = self._latents(batch).shape[2:]
+        latents = generator.latents(prompts, (f, h, w), batch.fps[:clips], rng.seed, batch.samples[:clips])
+        return Preview([np.asarray(video) for video in generator.videos(latents)], prompts)
+
+    def refresh(self, batches: Sequence[Batch]) -> None:
+        """The frozen VAE carries its statistics; nothing follows from the weights."""
+
+    def flops(self, batch: Batch) -> int:
+        """Backward counts twice the forward; the frozen VAE's encoding counts once, if it runs at all."""
+        t, h, w = batch.content.shape[2:]
+        encoding = 0
+        if batch.video is not None:
+            encoding = len(batch) * self.vae.flops(t, h, w)["encode"]
+            t, h, w = latent_grid(t, h, w, self.vae.stride)
+        grid = token_grid((t, h, w), self.dit.patch)
+        layout = Layout.batch(len(batch), grid, self.text.max_tokens)
+        return 3 * (self.dit.flops(layout) + self.text.flops(len(batch))) + encoding
+
+    def _latents(self, batch: Batch) -> Tensor:
+        """The batch's latents, whitened, float32; encoded here if the loader did not."""
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.video is not None
+        with torch.no_grad(), torch.autocast(batch.video.device.type, enabled=False):
+            return self.vae.encode(batch.video)
+
+    def _errors(self, latents: Tensor, known: Tensor, t: Tensor, prompts: Sequence[str], batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
+        """Squared errors per latent frame (b f), and which frames count (b f)."""
+        _, channels, *grid = latents.shape
+        noise = unit_noise(rng, batch.samples, channels, (grid[0], grid[1], grid[2])).to(latents.device)
+        predicted = self.dit(interpolate(latents, noise, t), t, self.text(prompts), batch.fps)
+        return frame_errors(predicted, velocity(latents, noise), ~known), ~known
+
+    def _by_time(self, errors: Tensor, unknown: Tensor, t: Tensor, values: int) -> dict[str, tuple[Tensor, Tensor]]:
+        sums, counts = loss_by_time(errors, unknown, t, values, self.bins)
+        return {f"loss_t{number}of{self.bins}": (sums[number], counts[number]) for number in range(self.bins)}

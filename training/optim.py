@@ -1,0 +1,162 @@
+"""Which optimiser moves which weights, with a state that is nothing but named tensors."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from runtime.checkpoint import CheckpointError
+
+
+class Optimizers:
+    """Optimisers that step together. Their learning rates are base rates times one factor of the step, never state.
+
+    Args:
+        optimizers: by name; every trained parameter is in exactly one.
+        networks: where the parameters' names come from.
+    """
+
+    def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer], networks: Mapping[str, nn.Module]) -> None:
+        self.optimizers = dict(optimizers)
+        named = [(f"{network}.{name}", p) for network, module in networks.items() for name, p in module.named_parameters()]
+        self._names: dict[Tensor, str] = {p: name for name, p in named if p.requires_grad}
+        covered = [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+        assert len(covered) == len(set(covered)), "a parameter belongs to two optimisers"
+        assert set(covered) == set(self._names), "a trained parameter belongs to no optimiser"
+        self._base = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All trained parameters."""
+        return list(self._names)
+
+    def step(self, factor: float) -> None:
+        """One update of every parameter at `factor` times the base rates."""
+        for name, optimizer in self.optimizers.items():
+            for group, base in zip(optimizer.param_groups, self._base[name], strict=True):
+                group["lr"] = base * factor
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def lr(self, factor: float) -> float:
+        """The first optimiser's rate at that factor, for the log."""
+        return next(iter(self._base.values()))[0] * factor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, as '<optimiser>/<quantity>/<parameter>'."""
+        return {
+            f"{name}/{quantity}/{self._names[p]}": value
+            for name, optimizer in self.optimizers.items()
+            for p, state in optimizer.state.items()
+            for quantity, value in state.items()
+        }
+
+    def scalars(self) -> dict[str, list[dict[str, object]]]:
+        """Settings of each group, for the manifest: what to read, not what to restore (they follow from the config)."""
+        plain = int | float | str | bool | None
+        return {
+            name: [{key: value for key, value in group.items() if isinstance(value, plain)} for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
+        }
+
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        """Take over a saved state.
+
+        Raises: CheckpointError if it names a parameter that its optimiser does not hold, or has another shape.
+        """
+        held = {
+            f"{name}/{self._names[p]}": (optimizer, p)
+            for name, optimizer in self.optimizers.items()
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        for key, tensor in saved.items():
+            name, quantity, parameter = key.split("/", 2) if key.count("/") >= 2 else (key, "", "")
+            if f"{name}/{parameter}" not in held:
+                raise CheckpointError(f"the optimizer state holds {key}, but here {name or 'no optimiser'} does not move {parameter or key}.")
+            optimizer, p = held[f"{name}/{parameter}"]
+            if tensor.ndim and tensor.shape != p.shape:
+                raise CheckpointError(f"the optimizer state {key} has shape {tuple(tensor.shape)}, the weights have {tuple(p.shape)}. Use a new run.")
+            # AdamW counts its steps in a scalar on the CPU, whatever device the weights are on.
+            optimizer.state[p][quantity] = tensor.clone() if not tensor.ndim else tensor.to(p.device, copy=True)
+
+
+class Recipe(Protocol):
+    """Makes the optimisers of a run."""
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers: ...
+
+
+class AdamW:
+    """AdamW for every weight; weight decay on matrices alone.
+
+    Args:
+        lr: base rate, per update.
+        betas: decay of the two moments.
+        weight_decay: on weights of two or more dimensions.
+        eps: added to the root of the second moment.
+    """
+
+    def __init__(self, lr: float, betas: tuple[float, float], weight_decay: float, eps: float) -> None:
+        self.lr, self.betas, self.weight_decay, self.eps = lr, betas, weight_decay, eps
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers:
+        return Optimizers({"adamw": self.over([p for n in networks.values() for p in n.parameters() if p.requires_grad])}, networks)
+
+    def over(self, parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
+        """An AdamW over some parameters, matrices and the rest in two groups."""
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+class Muon:
+    """Muon for the matrices of linear layers, AdamW for the rest: embeddings, vectors, and layers named in `adamw_layers`.
+
+    Args:
+        lr: base rate of Muon.
+        momentum: of Muon, Nesterov's.
+        weight_decay: of Muon, decoupled.
+        adjust: how the rate depends on a matrix's shape. Muon's update of an A x B matrix has a root mean square of 1 / sqrt(max(A, B)).
+            match_rms_adamw multiplies it by 0.2 sqrt(max(A, B)), so every matrix moves by 0.2 lr a step, as under AdamW; original multiplies by
+            sqrt(max(1, A / B)), so a wide layer moves less: at width 128 it is 2.3 times gentler for the same lr.
+        rest: the AdamW of all other weights.
+        adamw_layers: shell patterns of parameter names, '<network>.<name>', whose matrices AdamW moves: "dit.head.*".
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        adjust: Literal["match_rms_adamw", "original"],
+        rest: AdamW,
+        adamw_layers: Sequence[str],
+    ) -> None:
+        self.lr, self.momentum, self.weight_decay, self.adjust = lr, momentum, weight_decay, adjust
+        self.rest, self.adamw_layers = rest, list(adamw_layers)
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers:
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for network, module in networks.items():
+            embeddings = {id(p) for layer in module.modules() if isinstance(layer, nn.Embedding) for p in layer.parameters(recurse=False)}
+            for name, p in module.named_parameters():
+                if not p.requires_grad:
+                    continue
+                by_adamw = p.ndim != 2 or id(p) in embeddings or any(fnmatchcase(f"{network}.{name}", pattern) for pattern in self.adamw_layers)
+                (others if by_adamw else matrices).append(p)
+        made: dict[str, torch.optim.Optimizer] = {}
+        if matrices:
+            made["muon"] = torch.optim.Muon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adjust_lr_fn=self.adjust)
+        if others:
+            made["adamw"] = self.rest.over(others)
+        return Optimizers(made, networks)
