@@ -88,6 +88,9 @@ def compose(config_name: str, overrides: Sequence[str], complete: Complete | Non
         if complete is not None:
             for at, node in complete(lambda key: OmegaConf.select(config, key, throw_on_missing=True)).items():
                 OmegaConf.update(config, at, node, merge=False, force_add=True)
+        absent = [key for key, value in flatten(OmegaConf.to_container(config, resolve=False)).items() if value == "???"]
+        if absent:
+            raise ConfigError(f"{', '.join(absent)} {'has' if len(absent) == 1 else 'have'} no value. Set {'=... '.join(absent)}=... .")
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, config_name, overrides)) from None
@@ -217,9 +220,6 @@ def _explain(error: Exception, config_name: str, overrides: Sequence[str]) -> st
         group, option = _choice(str(missing), overrides)
         options = [str(path.relative_to(CONFIGS / group).with_suffix("")) for path in sorted((CONFIGS / group).rglob("*.yaml"))]
         return f"{group}={option} does not exist{nearest(option, options)}."
-    absent = re.search(r"[Mm]issing mandatory value: (\S+)", text)
-    if absent:
-        return f"{absent[1]} has no value. Set {absent[1]}=... ."
     broken, where = re.search(r"Interpolation key '([^']+)'", text), re.search(r"full_key: (\S+)", text)
     if broken and where:
         return f"{where[1]} refers to {broken[1]}, which is not there."

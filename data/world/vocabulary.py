@@ -12,6 +12,16 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "cyan": (0.10, 0.80, 0.86),
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle")
+# The ideal shapes. All have the area of a disc of radius r, the *area radius*, so that size says nothing about shape; an object's
+# position is its centroid. In units of r, with x to the right, y downwards and the shape unturned:
+#   circle    the disc of radius 1;
+#   square    sides parallel to the frame, half a side sqrt(pi) / 2;
+#   triangle  equilateral, one corner straight up at distance R = sqrt(4 pi / (3 sqrt(3))), the base level at R / 2 below.
+# A turn by an angle goes clockwise on the screen: (x, y) -> (x cos - y sin, x sin + y cos).
+POLYGONS: dict[str, tuple[tuple[float, float], ...]] = {
+    "square": ((-0.886227, -0.886227), (0.886227, -0.886227), (0.886227, 0.886227), (-0.886227, 0.886227)),
+    "triangle": ((0.0, -1.555120), (1.346774, 0.777560), (-1.346774, 0.777560)),
+}
 # Screen directions as (x, y) with y downwards; each motion covers a good part of the frame in a clip.
 DIRECTIONS: dict[str, tuple[int, int]] = {
     "right": (1, 0),
@@ -36,8 +46,10 @@ BACKGROUND_KINDS: tuple[str, ...] = ("plain", "gradient", "stripes", "checks", "
 CAMERAS: tuple[str, ...] = ("static", "pan_left", "pan_right", "pan_up", "pan_down", "zoom_in", "zoom_out")
 LIGHTS: tuple[str, ...] = ("day", "night")
 SIZES: tuple[str, ...] = ("small", "large")
+# The post that objects may pass behind; far from every object and background.
+OCCLUDER: tuple[float, float, float] = (0.97, 0.60, 0.74)
 # What night does to a daylight colour: a per-channel factor.
-NIGHT: tuple[float, float, float] = (0.38, 0.40, 0.58)
+NIGHT: tuple[float, float, float] = (0.46, 0.48, 0.66)
 
 
 @dataclass(frozen=True, slots=True)

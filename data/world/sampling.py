@@ -1,0 +1,244 @@
+"""Draws scenes: scene `number` of a split is a function of (seed, number, difficulty, split) and of nothing else."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.world.render import masks
+from data.world.scene import Background, Body, Bounce, Camera, Occluder, Orbit, Path, Point, Scene, Straight, magnification, tracks, viewpoint
+from data.world.splits import DIFFICULTIES, KINDS, SPLITS, Triple, check_difficulty, draw_triple
+from data.world.vocabulary import DIRECTIONS, PLAIN_BACKGROUNDS
+from runtime.seeding import Stream, generator
+
+MARGIN = 0.015  # between an object and the edge of the frame
+LEAST_SHOWN = 0.1  # what a moving camera must leave of a direction on the screen
+GAP = 0.02  # between two objects where they may not touch
+MOMENTS = np.linspace(0, 1, 33)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a difficulty may contain; shares are probabilities."""
+
+    counts: tuple[float, ...]  # of one, two, three objects
+    backgrounds: dict[str, float]  # of each kind
+    moving_camera: float  # where the background shows it
+    night: float
+    occluder: float
+    may_touch: bool  # objects may pass in front of each other
+
+
+LEVELS = {
+    "easy": Level((1.0,), {"plain": 1.0}, 0.0, 0.0, 0.0, False),
+    "standard": Level((0.5, 0.5), {"plain": 0.6, "gradient": 0.16, "checks": 0.12, "speckles": 0.12}, 0.5, 0.25, 0.0, False),
+    "hard": Level((0.25, 0.45, 0.3), {"plain": 0.2, "gradient": 0.15, "stripes": 0.15, "checks": 0.25, "speckles": 0.25}, 0.6, 0.35, 0.4, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Lengths in units of the frame's shorter side; each a range to draw from."""
+
+    small: Point
+    large: Point
+    changing: Point  # the smaller radius of what grows or shrinks
+    factor: Point  # by which it changes
+    straight: Point  # the way of a motion along one axis
+    diagonal: Point  # the way along each of two axes
+    orbit: Point
+    bounce: Point  # the whole way
+
+
+ALONE = Scale((0.13, 0.15), (0.175, 0.20), (0.11, 0.135), (1.9, 2.2), (0.36, 0.56), (0.35, 0.46), (0.17, 0.25), (1.3, 1.9))
+TOGETHER = Scale((0.095, 0.11), (0.14, 0.155), (0.08, 0.09), (1.9, 2.1), (0.35, 0.45), (0.30, 0.40), (0.12, 0.18), (1.1, 1.5))
+
+
+def draw_scene(seed: int, number: int, difficulty: str = "easy", split: str = "train", aspect: float = 1.0) -> Scene:
+    """Scene `number` of a split.
+
+    Args:
+        number: >= 0. In the split "heldout" the three kinds of held-out combinations take turns by number.
+        difficulty: "easy", "standard" or "hard".
+        split: "train" and "val" hold no object of a held-out combination, "heldout" no other.
+        aspect: width / height of the frame that the scene shall fill.
+    """
+    check_difficulty(difficulty)
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is unknown: choose one of {', '.join(SPLITS)}.")
+    rng = generator(seed, Stream.WORLD, number, SPLITS.index(split), DIFFICULTIES.index(difficulty))
+    kind = KINDS[number % len(KINDS)] if split == "heldout" else None
+    level = LEVELS[difficulty]
+    stage = _stage(rng, level, aspect)
+    while True:  # ends: most casts fit within a few tries, and a stage that suits nobody does not exist
+        triples = _cast(rng, difficulty, kind, level)
+        for _ in range(40):
+            scene = _with_post(rng, replace(stage, objects=_place(rng, triples, stage)))
+            if _fits(scene, level):
+                return scene
+
+
+def _cast(rng: np.random.Generator, difficulty: str, kind: str | None, level: Level) -> list[Triple]:
+    """Who plays: objects of unlike colours, so that a caption can bind every attribute to one of them."""
+    count = 1 + int(rng.choice(len(level.counts), p=level.counts))
+    cast: list[Triple] = []
+    while len(cast) < count:
+        triple = draw_triple(rng, difficulty, kind)
+        if all(triple[1] != other[1] for other in cast):
+            cast.append(triple)
+    return cast
+
+
+def _stage(rng: np.random.Generator, level: Level, aspect: float) -> Scene:
+    """The scene before anyone enters."""
+    kind = str(rng.choice(list(level.backgrounds), p=list(level.backgrounds.values())))
+    colour, second = rng.permutation(list(PLAIN_BACKGROUNDS))[:2]
+    angle = rng.uniform(0, 2 * np.pi)
+    background = Background(kind, str(colour))
+    if kind == "gradient":
+        background = replace(background, second=str(second), angle=angle)
+    elif kind == "stripes":
+        background = replace(background, angle=angle, scale=rng.uniform(0.10, 0.16))
+    elif kind in ("checks", "speckles"):
+        background = replace(background, scale=rng.uniform(0.14, 0.22), seed=int(rng.integers(2**32)))
+    # Over plain ground nothing shows that the camera moves; over stripes and gradients not where to.
+    moves = kind in ("checks", "speckles") and rng.random() < level.moving_camera
+    return Scene(
+        objects=(),
+        background=background,
+        camera=_camera(rng) if moves else Camera(),
+        light="night" if rng.random() < level.night else "day",
+        occluder=Occluder(0.0, rng.uniform(0.11, 0.16)) if rng.random() < level.occluder else None,
+        aspect=aspect,
+    )
+
+
+def _camera(rng: np.random.Generator) -> Camera:
+    name = str(rng.choice(["pan_left", "pan_right", "pan_up", "pan_down", "zoom_in", "zoom_out"]))
+    way, zoom = rng.uniform(0.2, 0.3), rng.uniform(1.35, 1.5)
+    if name == "zoom_in":
+        return Camera(name, zoom=(1.0, zoom))
+    if name == "zoom_out":
+        return Camera(name, zoom=(zoom, 1.0))
+    x, y = DIRECTIONS[name.removeprefix("pan_")]
+    return Camera(name, step=(x * way, y * way))
+
+
+def _place(rng: np.random.Generator, triples: list[Triple], stage: Scene) -> tuple[Body, ...]:
+    scale = ALONE if len(triples) == 1 else TOGETHER
+    if stage.occluder is not None:  # a way long enough to come out again on the other side
+        scale = replace(scale, straight=(0.48, 0.62), diagonal=(0.42, 0.52))
+    return tuple(_body(rng, *triple, scale, stage) for triple in triples)
+
+
+def _with_post(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with its post, if it has one, in the way of the object that travels farthest across."""
+    if scene.occluder is None:
+        return scene
+    ways = [body.path.at(MOMENTS)[:, 0] for body in scene.objects]
+    way = max(ways, key=np.ptp)
+    centre = way.min() + np.ptp(way) * rng.uniform(0.4, 0.6)
+    return replace(scene, occluder=replace(scene.occluder, centre=float(centre)))
+
+
+def _body(rng: np.random.Generator, shape: str, colour: str, motion: str, scale: Scale, stage: Scene) -> Body:
+    """An object with its path, placed evenly over all places where it stays inside the frame."""
+    size: str | None = str(rng.choice(["small", "large"])) if stage.occluder is None else "small"
+    radius = rng.uniform(*(scale.small if size == "small" else scale.large))
+    radii, angle = (radius, radius), (0.0, 0.0)
+    if motion in ("grow", "shrink"):
+        size, low = None, rng.uniform(*scale.changing)
+        high = low * rng.uniform(*scale.factor)
+        radii = (low, high) if motion == "grow" else (high, low)
+    if motion == "rotate":
+        angle = (0.0, float(rng.choice([-1, 1])) * np.radians(rng.uniform(110, 220)))
+    body = Body(shape, colour, motion, size, Straight((0.0, 0.0)), radii, angle)
+    low, high = _room(body, stage)
+    path: Path
+    if motion in DIRECTIONS:
+        x, y = DIRECTIONS[motion]
+        near, far = scale.diagonal if x and y else scale.straight
+        room = min(high[axis] - low[axis] for axis, moves in enumerate((x, y)) if moves)
+        way = rng.uniform(near, max(near, min(far, room)))
+        path = Straight((0.0, 0.0), (x * way, y * way))
+    elif motion == "circle_around":
+        path = Orbit((0.0, 0.0), rng.uniform(*scale.orbit), rng.uniform(0, 2 * np.pi), float(rng.choice([-1, 1])) * rng.uniform(0.9, 1.2))
+    elif motion == "bounce":
+        way, course = rng.uniform(*scale.bounce), rng.uniform(0, 2 * np.pi)
+        start = (rng.uniform(low[0], high[0]), rng.uniform(low[1], high[1]))
+        return replace(body, path=Bounce(start, (way * np.cos(course), way * np.sin(course)), low, high))
+    else:
+        path = body.path
+    body = replace(body, path=path)
+    low, high = _room(body, stage)
+    start = (_between(rng, low[0], high[0]), _between(rng, low[1], high[1]))
+    return replace(body, path=replace(path, centre=start) if isinstance(path, Orbit) else replace(path, start=start))
+
+
+def _between(rng: np.random.Generator, a: float, b: float) -> float:
+    """A number between two; where the room is too small they change places, and `_fits` will refuse."""
+    return float(rng.uniform(min(a, b), max(a, b)))
+
+
+def _room(body: Body, stage: Scene) -> tuple[Point, Point]:
+    """Where the origin of the body's path may lie so that the body never leaves the frame, wherever the camera looks."""
+    (track,) = tracks(Scene((body,), stage.background), MOMENTS)
+    lowest, highest = track.bounds(body.shape)
+    view = viewpoint(stage, MOMENTS)
+    half = (np.asarray(stage.extent) / 2 - MARGIN) / magnification(stage, MOMENTS)[:, None]
+    low, high = (view - half - lowest).max(axis=0), (view + half - highest).min(axis=0)
+    return (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
+
+
+def _fits(scene: Scene, level: Level) -> bool:
+    """Whether everybody stays in the picture, apart where they must, and is seen well enough to be named."""
+    half = np.asarray(scene.extent) / 2 - MARGIN + 1e-6
+    boxes = [track.bounds(body.shape) for body, track in zip(scene.objects, tracks(scene, MOMENTS), strict=True)]
+    if any((low < -half).any() or (high > half).any() for low, high in boxes):
+        return False
+    if scene.camera.name != "static" and not all(_leads(body, *box) for body, box in zip(scene.objects, boxes, strict=True)):
+        return False
+    if not level.may_touch:
+        return all(_apart(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    if scene.occluder is None and len(boxes) == 1:
+        return True
+    return _post_may_suit(scene, boxes) and _seen_enough(scene)
+
+
+def _leads(body: Body, low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether a direction shows on the screen too and not only against a ground that slides the same way."""
+    if body.motion not in DIRECTIONS:
+        return True
+    moved = (low + high)[-1] / 2 - (low + high)[0] / 2
+    return all(way == 0 or moved[axis] * way >= LEAST_SHOWN for axis, way in enumerate(DIRECTIONS[body.motion]))
+
+
+def _post_may_suit(scene: Scene, boxes: list[tuple[np.ndarray, np.ndarray]]) -> bool:
+    """A quick look before pixels are counted: the post covers a good part of a box once, and little of any at the ends."""
+    if scene.occluder is None:
+        return True
+    zoom = magnification(scene, MOMENTS)
+    centre = (scene.occluder.centre - viewpoint(scene, MOMENTS)[:, 0]) * zoom
+    reach = scene.occluder.width / 2 * zoom
+    covered = np.stack(
+        [np.clip((np.minimum(high[:, 0], centre + reach) - np.maximum(low[:, 0], centre - reach)) / (high - low)[:, 0], 0, 1) for low, high in boxes]
+    )
+    return bool(covered.max() >= 0.3 and covered[:, [0, -1]].max() <= 0.35)
+
+
+def _apart(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
+    between = np.maximum(a[0] - b[1], b[0] - a[1]).max(axis=1)
+    return bool(between.min() >= GAP)
+
+
+def _seen_enough(scene: Scene) -> bool:
+    """Each object is clear at both ends and mostly between; a post hides at least 40 % of somebody once."""
+    height, width = (round(32 * side) for side in (scene.extent[1], scene.extent[0]))
+    areas = masks(scene, 9, height, width).sum(axis=(2, 3))  # objects f
+    alone = np.stack([masks(replace(scene, objects=(body,), occluder=None), 9, height, width)[0].sum(axis=(1, 2)) for body in scene.objects])
+    seen = areas / alone
+    if seen[:, [0, -1]].min() < 0.8 or seen.mean(axis=1).min() < 0.7:
+        return False
+    if scene.occluder is None:
+        return True
+    behind = np.stack([masks(replace(scene, objects=(body,)), 9, height, width)[0].sum(axis=(1, 2)) for body in scene.objects]) / alone
+    return bool(behind.min() <= 0.6)

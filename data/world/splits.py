@@ -1,0 +1,159 @@
+"""Which combinations of shape, colour and motion are never shown in training: declared once, the same on every machine."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from data.world.captions import prompt_for
+from data.world.vocabulary import COLOURS, EASY_MOTIONS, MOTIONS, PLAIN_BACKGROUNDS, SHAPES, Attributes, Claim
+from runtime.seeding import Stream, generator
+
+DIFFICULTIES = ("easy", "standard", "hard")
+SPLITS = ("train", "val", "heldout")
+KINDS = ("shape_colour", "colour_motion", "triple")
+Triple = tuple[str, str, str]
+
+# Whole pairs: three shapes with three colours, and motions that each lose another colour. The last two name motions beyond `easy`.
+SHAPE_COLOUR = (("circle", "purple"), ("square", "cyan"), ("triangle", "yellow"))
+EASY_COLOUR_MOTION = (("red", "up"), ("green", "left"), ("blue", "grow"), ("yellow", "down_right"), ("cyan", "up_left"))
+LATER_COLOUR_MOTION = (("purple", "bounce"), ("red", "rotate"))
+# The share of all triples that is held out on top of the whole pairs.
+TRIPLE_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Heldout:
+    """The combinations that training never sees. The lists of a harder level contain those of an easier one."""
+
+    pairs_shape_colour: frozenset[tuple[str, str]]
+    pairs_colour_motion: frozenset[tuple[str, str]]
+    triples: frozenset[Triple]
+
+    def kind(self, shape: str, colour: str, motion: str) -> str | None:
+        """Which of KINDS forbids this combination, whole pairs before single triples; None if it may be seen."""
+        if (shape, colour) in self.pairs_shape_colour:
+            return "shape_colour"
+        if (colour, motion) in self.pairs_colour_motion:
+            return "colour_motion"
+        return "triple" if (shape, colour, motion) in self.triples else None
+
+
+def check_difficulty(difficulty: str) -> None:
+    """Raises: ValueError if it is none of DIFFICULTIES."""
+    if difficulty not in DIFFICULTIES:
+        raise ValueError(f"difficulty={difficulty!r} is unknown: choose one of {', '.join(DIFFICULTIES)}.")
+
+
+def possible(shape: str, motion: str) -> bool:
+    """Whether a viewer could see it: nobody can see a plain circle rotate."""
+    return not (shape == "circle" and motion == "rotate")
+
+
+def motions(difficulty: str) -> tuple[str, ...]:
+    """The motions of a level."""
+    check_difficulty(difficulty)
+    return EASY_MOTIONS if difficulty == "easy" else MOTIONS
+
+
+@cache
+def combinations(difficulty: str) -> tuple[Triple, ...]:
+    """All (shape, colour, motion) of a level, in a fixed order."""
+    return tuple((s, c, m) for s in SHAPES for c in COLOURS for m in motions(difficulty) if possible(s, m))
+
+
+@cache
+def heldout(difficulty: str) -> Heldout:
+    """What is held out at this level."""
+    check_difficulty(difficulty)
+    easy = _choose(EASY_MOTIONS, frozenset(EASY_COLOUR_MOTION))
+    if difficulty == "easy":
+        return Heldout(frozenset(SHAPE_COLOUR), frozenset(EASY_COLOUR_MOTION), easy)
+    later = _choose(MOTIONS[len(EASY_MOTIONS) :], frozenset(LATER_COLOUR_MOTION))
+    return Heldout(frozenset(SHAPE_COLOUR), frozenset(EASY_COLOUR_MOTION + LATER_COLOUR_MOTION), easy | later)
+
+
+@cache
+def by_kind(difficulty: str) -> dict[str | None, tuple[Triple, ...]]:
+    """Every combination of a level under the kind that forbids it; the seen ones under None."""
+    rule = heldout(difficulty)
+    kinds = [rule.kind(*triple) for triple in combinations(difficulty)]
+    return {kind: tuple(t for t, k in zip(combinations(difficulty), kinds, strict=True) if k == kind) for kind in (None, *KINDS)}
+
+
+def _choose(names: tuple[str, ...], pairs: frozenset[tuple[str, str]]) -> frozenset[Triple]:
+    """Takes triples one by one where least was taken, as long as what is left still shows every motion with enough company."""
+    every = [(s, c, m) for s in SHAPES for c in COLOURS for m in names if possible(s, m)]
+    left = [t for t in every if t[:2] not in SHAPE_COLOUR and t[1:] not in pairs]
+    order = generator(0, Stream.WORLD, 2**32).permutation(len(left))
+    rank = {left[i]: place for place, i in enumerate(order)}
+    taken: list[Triple] = []
+    seen = Counter(left_of for t in left for left_of in _company(t))
+    lost: Counter[str] = Counter()
+    for _ in range(round(TRIPLE_SHARE * len(every))):
+        open_ = [t for t in left if t not in taken and all(seen[part] > least for part, least in zip(_company(t), (1, 2), strict=True))]
+        pick = min(open_, key=lambda t: (lost[t[0]] / len(names) / 2 + lost[t[1]] / len(names) + lost[t[2]] / len(COLOURS), rank[t]))
+        taken.append(pick)
+        lost.update(pick)
+        seen.subtract(_company(pick))
+    return frozenset(taken)
+
+
+def _company(triple: Triple) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The pairs that must stay visible: colour + motion in at least 1 shape, shape + motion in at least 2 colours."""
+    shape, colour, motion = triple
+    return (colour, motion), (shape, motion)
+
+
+@cache
+def seen_weights(difficulty: str) -> np.ndarray:
+    """Probabilities of the seen combinations under which every shape, every colour and every motion is about equally frequent.
+
+    Plain equal odds would show a colour that lost a whole pair half as often as the others.
+    """
+    triples = by_kind(difficulty)[None]
+    weights = np.full(len(triples), 1 / len(triples))
+    for _ in range(100):  # iterative proportional fitting: one margin after the other is set right
+        for part in range(3):
+            names = np.asarray([triple[part] for triple in triples])
+            for name in np.unique(names):
+                weights[names == name] /= weights[names == name].sum() * len(np.unique(names))
+    return weights / weights.sum()
+
+
+def draw_triple(rng: np.random.Generator, difficulty: str, kind: str | None) -> Triple:
+    """One combination: of a held-out kind all equally likely, of the seen ones (None) by `seen_weights`."""
+    choices = by_kind(difficulty)[kind]
+    return choices[int(rng.choice(len(choices), p=seen_weights(difficulty) if kind is None else None))]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text, what it claims, and which kind of held-out combination it asks for (None: a seen one)."""
+
+    text: str
+    claim: Claim
+    kind: str | None
+
+
+def heldout_prompts(count: int, seed: int, difficulty: str = "easy") -> list[Prompt]:
+    """Prompts that ask for combinations never seen, the three kinds in turns, no combination twice before all of its kind were used."""
+    return [_prompt(i, seed, difficulty, KINDS[i % len(KINDS)], i // len(KINDS)) for i in range(count)]
+
+
+def seen_prompts(count: int, seed: int, difficulty: str = "easy") -> list[Prompt]:
+    """Prompts that ask for seen combinations, no one twice before all were used."""
+    return [_prompt(i, seed, difficulty, None, i) for i in range(count)]
+
+
+def _prompt(number: int, seed: int, difficulty: str, kind: str | None, place: int) -> Prompt:
+    choices = by_kind(difficulty)[kind]
+    lap, place = divmod(place, len(choices))
+    turn = 0 if kind is None else 1 + KINDS.index(kind)
+    order = generator(seed, Stream.WORDING, 2**40 + turn, lap).permutation(len(choices))
+    grounds = generator(seed, Stream.WORDING, 2**41 + turn, lap).permutation(len(choices))
+    shape, colour, motion = choices[order[place]]
+    background = tuple(PLAIN_BACKGROUNDS)[grounds[place] % len(PLAIN_BACKGROUNDS)]
+    what = Claim((Attributes(shape, colour, motion),), background)
+    return Prompt(prompt_for(what, seed, number), what, kind)
