@@ -1,0 +1,30 @@
+"""Prints the oracle's own error: honest clips it accepts, forgeries it refuses, and chance: python scripts/check_oracle.py [clips=300 ...]."""
+
+import hydra
+from omegaconf import DictConfig
+
+from evaluation.calibration import TREATMENTS, Tally, exchanged, forged, honest, tally
+from evaluation.oracle import chance
+
+
+def row(name: str, found: Tally) -> str:
+    wrong = ", ".join(f"{attribute} {count}" for attribute, count in found.wrong.most_common(5))
+    return f"{name:28s} {found.clips:6d} {100 * found.strict / found.clips:8.2f} % {100 * found.lenient / found.clips:8.2f} %   {wrong}"
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="check_oracle")
+def main(config: DictConfig) -> None:
+    print(f"{'accepted':28s} {'clips':>6s} {'strict':>10s} {'lenient':>10s}   clips by wrong attribute")
+    for difficulty in config.difficulties:
+        for name in config.treatments:
+            clips = honest(difficulty, config.clips, config.seed, TREATMENTS[name], config.frames, config.size)
+            print(row(f"{difficulty}, {name}", tally(clips)), flush=True)
+        print(row(f"{difficulty}, claims exchanged", tally(exchanged(difficulty, config.clips, config.seed))), flush=True)
+    found = tally(forged(config.forgeries, config.seed, config.frames, config.size))
+    print(row("forgeries", found))
+    print("accepted by kind: " + ", ".join(f"{kind} {yes}/{of}" for kind, (yes, of) in found.yes_by_kind.items()))
+    print(f"chance at easy, all attributes: {100 * chance():.3f} %")
+
+
+if __name__ == "__main__":
+    main()
