@@ -38,7 +38,7 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
     trainer, recipe, tracker, videos = (build(config[name]) for name in ("trainer", "optim", "tracking", "data"))
     encoder, given = None, {}
     if flow:
-        encoder, given = frozen_vae(config, folder.path, trainer.device)
+        encoder, given = frozen_vae(config, folder.path, trainer.device, trainer.precision_of(folder))
     with seeded(config["seed"]):
         objective = build(config["objective"], **given)
     loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
@@ -55,15 +55,22 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
             print(f"{len(loader.faults)} files could not be used and others stood in for them: see {path}", file=sys.stderr)
 
 
-def frozen_vae(config: Config, run: Path, device: str) -> tuple[Any, dict[str, Any]]:
+def frozen_vae(config: Config, run: Path, device: str, precision: str) -> tuple[Any, dict[str, Any]]:
     """The run's own copy of its VAE, as the data sees it and as the objective does."""
     from data.videos import Encoder
+    from runtime.device import autocast
     from training.vae_bundle import bundle_vae, load_vae
 
     bundle_vae(config["vae_run"], config["objective"]["vae"], run)
     vae, key = load_vae(run)
     vae.to(device)
-    return Encoder(lambda video: vae.encode(video.to(device)).cpu(), key, vae.stride), {"vae": vae}
+
+    def encode(video: Any) -> Any:
+        with autocast(precision, device):
+            return vae.encode(video.to(device)).float().cpu()
+
+    # Latents of another precision differ in their last digits: they are another cache.
+    return Encoder(encode, f"{key}-{precision}", vae.stride), {"vae": vae}
 
 
 def next_command(config: Config, flow: bool) -> str:

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from data.reader import PyAVReader
-from data.world.adversarial import fakes
 from data.world.captions import facts
 from data.world.render import render
 from data.world.sampling import draw_scene
@@ -56,9 +55,8 @@ def honest(difficulty: str, count: int, seed: int, treatment: Treatment, frames:
 
 
 def forged(count: int, seed: int, frames: int = 17, size: int = 64) -> Iterator[Clip]:
-    """Forgeries from two hands: half painted here, half by the world's renderer."""
-    yield from ((each.kind, each.video, each.claim) for each in forgeries(count - count // 2, seed, frames, size))
-    yield from ((f"world: {each.kind}", each.video, each.claim) for each in fakes(count // 2, seed, frames, size, size))
+    """Videos that only pretend to do what they claim, all kinds in turn."""
+    yield from ((each.kind, each.video, each.claim) for each in forgeries(count, seed, frames, size))
 
 
 def exchanged(difficulty: str, count: int, seed: int) -> Iterator[Clip]:

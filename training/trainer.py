@@ -102,6 +102,10 @@ class Trainer:
         self.log_every, self.validate_every, self.preview_every = log_every, validate_every, preview_every
         self.checkpoint_every, self.keep_last, self.bad_steps = checkpoint_every, keep_last, bad_steps
 
+    def precision_of(self, folder: RunFolder) -> str:
+        """float32 or bfloat16: chosen at a run's first start and kept in its folder."""
+        return folder.fact("precision") or folder.remember("precision", pick_precision(self.precision, self.device))
+
     def fit(
         self,
         objective: Objective,
@@ -118,7 +122,7 @@ class Trainer:
             validation: fixed batches; also what the objective's statistics are computed on.
         Raises: SystemExit (143, 130) after saving, if asked to stop; RuntimeError if the loss stays non-finite.
         """
-        precision = folder.fact("precision") or folder.remember("precision", pick_precision(self.precision, self.device))
+        precision = self.precision_of(folder)
         objective.to(self.device)
         checkpoints = Checkpoints(folder.checkpoints, self.keep_last)
         state = self._restored(objective, recipe, checkpoints)
