@@ -121,7 +121,7 @@ def check_numbers(config: Config) -> None:
 def make(config: Config, words: Words) -> None:
     """Sample and write every clip of a command."""
     check_numbers(config)
-    device = pick_device(config["device"])
+    device = pick_device(config["device"], "device")
     networks = load_networks(words.run, device)
     usual = trained_shape(networks.config)
     shape = Shape(*(getattr(usual, key) if config[key] is None else config[key] for key in ("frames", "height", "width", "fps")))
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a prompt may hold what the terminal cannot show
-    if not arguments or arguments in (["-h"], ["--help"], ["help"]):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(__doc__)
         return
     try:

@@ -16,12 +16,14 @@ def with_vae(look: Callable[[str], Any]) -> Config:
         return {}
     from training.vae_bundle import vae_config
 
-    return {"objective.vae": vae_config(look("vae_run"), look("run"))}
+    vae_run = look("vae_run")
+    return {"objective.vae": vae_config(None if vae_run is None else str(vae_run), str(look("run")))}
 
 
 @entry("train", with_vae)
 def main(config: Config) -> None:
     check(config)  # misspelt keys and wrong types end here, before anything is read or made
+    check_top(config)
     flow = "dit" in config["objective"]
     if not flow and config["vae_run"] is not None:
         raise ConfigError(f"vae_run={config['vae_run']} is for objective=flow; objective=vae trains its own VAE. Set vae_run=null.")
@@ -31,10 +33,26 @@ def main(config: Config) -> None:
     print(f"next: {next_command(config, flow)}", file=sys.stderr)
 
 
+def check_top(config: Config) -> None:
+    """Refuse wrong values of the keys that no constructor takes.
+
+    Raises: ConfigError naming the key.
+    """
+    if not isinstance(config["run"], str) or not config["run"]:
+        raise ConfigError(f"run={config['run']!r} is no name of a folder. Set run, for example run=runs/first.")
+    if config["vae_run"] is not None and not isinstance(config["vae_run"], str):
+        raise ConfigError(f"vae_run={config['vae_run']!r} is no name of a folder. Set vae_run.")
+    if type(config["seed"]) is not int or not 0 <= config["seed"] < 2**64:
+        raise ConfigError(f"seed={config['seed']!r} must be a whole number from 0 to 2**64 - 1. Set seed.")
+    if not isinstance(config["allow_drift"], list):
+        raise ConfigError(f"allow_drift={config['allow_drift']!r} must be a list of keys: allow_drift=[data.train]. Set allow_drift.")
+
+
 def train(config: Config, folder: RunFolder, flow: bool) -> None:
     """Build the parts and hand them to the Trainer."""
-    from runtime.device import seeded
+    from runtime.device import keep_freed_memory, seeded
 
+    keep_freed_memory()
     trainer, recipe, tracker, videos = (build(config[name]) for name in ("trainer", "optim", "tracking", "data"))
     encoder, given = None, {}
     if flow:
@@ -76,7 +94,8 @@ def frozen_vae(config: Config, run: Path, device: str, precision: str) -> tuple[
 def next_command(config: Config, flow: bool) -> str:
     if flow:
         return f'python sample.py run={config["run"]} --prompt "..."'
-    return f"python train.py objective=flow vae_run={config['run']} run=<a new folder>"
+    clips = " ".join(f"data.{split}={config['data'][split]}" for split in ("train", "val"))
+    return f"python train.py objective=flow vae_run={config['run']} {clips} run=<a new folder>"
 
 
 if __name__ == "__main__":

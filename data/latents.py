@@ -253,7 +253,7 @@ def _build(
     parts = OrderedPool(_RowReader(dataset), workers).map(
         range(first, min(first + batch_size, stop)) for start, stop in spans for first in range(start, stop, batch_size)
     )
-    with tqdm(total=len(dataset), initial=spans[0][0], desc="encoding clips", unit="clip", dynamic_ncols=True) as bar:
+    with tqdm(total=len(dataset), initial=spans[0][0], desc="encoding clips", unit="clip", dynamic_ncols=True, disable=None) as bar:
         for start, stop in spans:
             rows: list[int] = []
             latents: list[Tensor] = []

@@ -75,12 +75,15 @@ def without_motion(claim: Claim) -> Claim:
 
 
 def summary(results: Sequence[Animated], seed: int = 0) -> dict[str, Any]:
-    """Per kind of caption: the share that is right per claimed attribute and in `all`, and the first frame."""
+    """Per kind of caption: the share that is right per claimed attribute, in shape and colour at once and in `all`, and the first frame."""
     return {mode: _summary([result for result in results if result.mode == mode], seed) for mode in MODES}
 
 
 def _summary(results: Sequence[Animated], seed: int) -> dict[str, Any]:
-    shares = {name: wilson([result.verdict.attributes[name] for result in results]) for name in results[0].verdict.attributes}
+    verdicts = [result.verdict.attributes for result in results]
+    names = dict.fromkeys(name for verdict in verdicts for name in verdict)  # unlike clips may claim unlike things
+    shares = {name: wilson([verdict[name] for verdict in verdicts if name in verdict]) for name in names}
+    shares["shape_and_colour"] = wilson([all(verdict[name] for name in ("shape", "colour") if name in verdict) for verdict in verdicts])
     shares["all"] = wilson([result.verdict.correct for result in results])
     shares["first_frame_kept"] = wilson([result.first_frame_psnr_db >= result.vae_first_frame_psnr_db - KEPT_DB for result in results])
     return {

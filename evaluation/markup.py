@@ -38,6 +38,7 @@ class Media:
         if source is None:
             return still
         poster = f' poster="{still.split(chr(34))[3]}"' if still.startswith("<img") else ""
+        self.left_bytes -= len(poster)  # the still stands in the page twice
         return f'<video src="{source}"{poster} autoplay loop muted playsinline aria-label="{escape(words)}">{still}</video>'
 
     def image(self, path: Path, words: str) -> str:

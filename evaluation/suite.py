@@ -80,8 +80,10 @@ def draw_prompts(count: int, seed: int, difficulty: str, split: str) -> list[Pro
 def read_clips(folder: Path, count: int, reader: VideoReader) -> list[Clip]:
     """The first `count` clips of a split that make_world.py wrote, or all if there are fewer.
 
-    Raises: ValueError if index.jsonl and truth.jsonl are not of the same clips.
+    Raises: ValueError if the split has no clips, or index.jsonl and truth.jsonl are not of the same ones.
     """
+    if not (folder / "index.jsonl").is_file():
+        raise ValueError(f"{folder} holds no index of clips. Run make_world.py with {folder.name}=128 to its end, and set world to its folder.")
     index = read_index(folder / "index.jsonl")
     labels = _lines(folder / "index.jsonl", count)
     truths = _lines(folder / "truth.jsonl", count)
@@ -170,7 +172,8 @@ def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate
 
 
 def values(difficulty: str) -> dict[str, int]:
-    """How many values each attribute has at this level; plain backgrounds alone where there are no others."""
+    """How many values each attribute has at this level. Above `easy` backgrounds, cameras and lights are not drawn evenly: they are left out,
+    and chance comes out too high."""
     own = {"shape": len(SHAPES), "colour": len(COLOURS), "motion": len(motions(difficulty))}
     return own | ({"background": len(PLAIN_BACKGROUNDS)} if difficulty == "easy" else {})
 

@@ -148,8 +148,10 @@ def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
         return next((fit for fit in fits if fit[0]), (False, value))
     if origin is typing.Literal:
         return value in inner, value
-    if hint in (bool, str, type(None)) or value is None:
-        return isinstance(value, hint) if inspect.isclass(hint) else False, value
+    if value is None:
+        return hint is type(None), value
+    if hint in (bool, str, type(None)):
+        return isinstance(value, hint), value
     if hint in (int, float):
         fitting = isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
         return fitting, float(value) if fitting and hint is float else value

@@ -5,6 +5,7 @@ sha256 of each file and every number that is not a tensor. There is no pickle, a
 looking.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -72,15 +73,15 @@ class Checkpoints:
             temporary.mkdir()
             write(temporary, parts, {"step": step, "facts": dict(facts)})
             if final.exists():  # the same step again, after a fall-back to an older checkpoint
-                shutil.rmtree(final)
+                self._remove(final)
             temporary.rename(final)
             sync_folder(self.folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
             raise CheckpointError(f"{final} could not be written ({error}). Make room and start the same command again.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in self.published()[: -self.keep_last]:
-            shutil.rmtree(old, ignore_errors=True)
+            self._remove(old)
         return final
 
     def published(self) -> list[Path]:
@@ -108,6 +109,13 @@ class Checkpoints:
         """Remove what an interrupted save left behind. Only the holder of the run's lock may call this."""
         for path in self.folder.glob("step-*.tmp-*") if self.folder.is_dir() else ():
             shutil.rmtree(path, ignore_errors=True)
+
+    def _remove(self, folder: Path) -> None:
+        """Delete a checkpoint: a kill on the way leaves litter that `clean` knows, never half a checkpoint under its name."""
+        aside = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
+        with contextlib.suppress(OSError):
+            folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _check_space(self, parts: Mapping[str, Tensors]) -> None:
         needed = sum(tensor.numel() * tensor.element_size() for tensors in parts.values() for tensor in tensors.values())

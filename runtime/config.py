@@ -54,6 +54,9 @@ def run(config_name: str, task: Task, arguments: Sequence[str] | None = None, co
             _hydra_flags(config_name, arguments)
             return
         task(compose(config_name, arguments, complete))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not (isinstance(error, ConfigError) or _ours(error)):
             raise
@@ -85,12 +88,12 @@ def compose(config_name: str, overrides: Sequence[str], complete: Complete | Non
             raise ConfigError(f"'{override}' cannot be read. Quote values with spaces, commas or brackets: \"key='a, b'\".") from None
     try:
         config = _compose(config_name, overrides)
-        if complete is not None:
-            for at, node in complete(lambda key: OmegaConf.select(config, key, throw_on_missing=True)).items():
-                OmegaConf.update(config, at, node, merge=False, force_add=True)
         absent = [key for key, value in flatten(OmegaConf.to_container(config, resolve=False)).items() if value == "???"]
         if absent:
             raise ConfigError(f"{', '.join(absent)} {'has' if len(absent) == 1 else 'have'} no value. Set {'=... '.join(absent)}=... .")
+        if complete is not None:
+            for at, node in complete(lambda key: OmegaConf.select(config, key, throw_on_missing=True)).items():
+                OmegaConf.update(config, at, node, merge=False, force_add=True)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, config_name, overrides)) from None
@@ -106,7 +109,7 @@ def load_run_config(run_folder: str | Path) -> Config:
     path = Path(run_folder) / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{run_folder} is not a run folder: it has no config.yaml. Give the folder that train.py was given as run=.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None

@@ -7,8 +7,7 @@ from types import FrameType, TracebackType
 class StopRequest:
     """Listens for SIGTERM and SIGINT while it is entered.
 
-    `code` is the exit code to leave with, 128 + signal (143, 130), or None while nobody asked. Data workers inherit the listening, so a
-    Ctrl-C at the terminal, which reaches all of them, does not break the step in progress.
+    `code` is the exit code to leave with, 128 + signal (143, 130), or None while nobody asked.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)

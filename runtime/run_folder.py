@@ -23,6 +23,8 @@ MAY_CHANGE = (
     "allow_drift",
     "tracking",
     "data.workers",
+    "data.memory_mb",
+    "data.bad_limit",
     "trainer.log_every",
     "trainer.validate_every",
     "trainer.preview_every",
@@ -119,12 +121,25 @@ class RunFolder:
         begun = any(self.checkpoints.glob("step-*/manifest.json"))
         if begun and not path.exists():
             raise ConfigError(f"{self.path} has checkpoints but no config.yaml, so nobody can tell whose they are. Use a new name (run=...).")
-        lines = differences(load_run_config(self.path), config, (*MAY_CHANGE, *allow_drift)) if path.exists() else []
+        lines = []
+        if path.exists():
+            saved = load_run_config(self.path)
+            lines = differences(_moved(saved, str(saved.get("run")), str(config["run"])), config, (*MAY_CHANGE, *allow_drift))
         if lines and begun:
             shown = "".join(f"\n  {line}" for line in lines[:20]) + (f"\n  ... and {len(lines) - 20} more" if len(lines) > 20 else "")
-            raise ConfigError(f"{self.path} was made with another config:{shown}\nUse a new name (run=...), or start from the saved config.")
+            raise ConfigError(
+                f"{self.path} was made with another config:{shown}\n"
+                f"Use a new name (run=...), start from the saved config, or name what may differ: allow_drift=[{lines[0].partition('=')[0]}]."
+            )
         if lines:  # a start that came to nothing binds nobody, nor do its choices
             (self.path / "state.json").unlink(missing_ok=True)
         text = dump(config)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
+
+
+def _moved(node: Any, before: str, now: str) -> Any:
+    """A config whose paths inside one run folder (`${run}/latents`) are the same paths inside another."""
+    if isinstance(node, dict):
+        return {key: _moved(value, before, now) for key, value in node.items()}
+    return f"{now}{node[len(before) :]}" if isinstance(node, str) and node.startswith(f"{before}/") else node

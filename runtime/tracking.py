@@ -117,7 +117,6 @@ class Wandb:
         """Wait a little for the last rows, then leave them."""
         if self._thread is None:
             return
-        self.log({})
         with contextlib.suppress(queue.Full):
             self._rows.put_nowait(None)
         if not self._done.wait(self.patience_s):
@@ -130,8 +129,7 @@ class Wandb:
         try:
             send, close = self._open(run, config)
             while (row := self._rows.get()) is not None:
-                if row:
-                    send(row)
+                send(row)
             close()
         except BaseException as error:  # whatever a foreign service raises, SystemExit too, ends here
             self._error = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

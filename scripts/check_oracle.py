@@ -1,10 +1,8 @@
 """Prints the oracle's own error: honest clips it accepts, forgeries it refuses, and chance: python scripts/check_oracle.py [clips=300 ...]."""
 
-import hydra
-from omegaconf import DictConfig
-
 from evaluation.calibration import TREATMENTS, Tally, exchanged, forged, honest, tally
 from evaluation.oracle import chance
+from runtime.config import Config, entry
 
 
 def row(name: str, found: Tally) -> str:
@@ -12,15 +10,15 @@ def row(name: str, found: Tally) -> str:
     return f"{name:28s} {found.clips:6d} {100 * found.strict / found.clips:8.2f} % {100 * found.lenient / found.clips:8.2f} %   {wrong}"
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="check_oracle")
-def main(config: DictConfig) -> None:
+@entry("check_oracle")
+def main(config: Config) -> None:
+    clips, seed, frames, size = (config[key] for key in ("clips", "seed", "frames", "size"))
     print(f"{'accepted':28s} {'clips':>6s} {'strict':>10s} {'lenient':>10s}   clips by wrong attribute")
-    for difficulty in config.difficulties:
-        for name in config.treatments:
-            clips = honest(difficulty, config.clips, config.seed, TREATMENTS[name], config.frames, config.size)
-            print(row(f"{difficulty}, {name}", tally(clips)), flush=True)
-        print(row(f"{difficulty}, claims exchanged", tally(exchanged(difficulty, config.clips, config.seed))), flush=True)
-    found = tally(forged(config.forgeries, config.seed, config.frames, config.size))
+    for difficulty in config["difficulties"]:
+        for name in config["treatments"]:
+            print(row(f"{difficulty}, {name}", tally(honest(difficulty, clips, seed, TREATMENTS[name], frames, size))), flush=True)
+        print(row(f"{difficulty}, claims exchanged", tally(exchanged(difficulty, clips, seed))), flush=True)
+    found = tally(forged(config["forgeries"], seed, frames, size))
     print(row("forgeries", found))
     print("accepted by kind: " + ", ".join(f"{kind} {yes}/{of}" for kind, (yes, of) in found.yes_by_kind.items()))
     print(f"chance at easy, all attributes: {100 * chance():.3f} %")

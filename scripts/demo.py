@@ -9,69 +9,84 @@ import os
 import platform
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from runtime.files import write_text
+
 ROOT = Path(__file__).resolve().parents[1]
-# What the stages after set-up took where the README's figures were measured, and the bf16 rate of a linear layer there.
+# What the stages took where the README's figures were measured, and how fast a linear layer, forward and backward, was there.
 REFERENCE_MINUTES = 18.0
 REFERENCE_GFLOPS = 300.0
+LINEAR = {"rows": 2048, "width": 512}
+LINEAR_FLOP = 6 * LINEAR["rows"] * LINEAR["width"] ** 2
 
 
 def stages(out: Path, fast: bool) -> list[tuple[str, list[str]]]:
     """(name, command) of each stage; `out` is relative to the checkout, so that the commands can be copied."""
     suffix = "_fast" if fast else ""
-    python = "python"
-    return [
-        ("world", [python, "scripts/make_world.py", f"out={out}/world", f"clips={400 if fast else 5000}"]),
-        ("vae", [python, "train.py", f"experiment=demo/vae{suffix}", f"run={out}/vae", f"data.root={out}/world"]),
-        ("dit", [python, "train.py", f"experiment=demo/dit{suffix}", f"run={out}/dit", f"vae_run={out}/vae", f"data.root={out}/world"]),
-        ("evaluate vae", [python, "scripts/evaluate.py", f"run={out}/vae"]),
-        ("evaluate dit", [python, "scripts/evaluate.py", f"run={out}/dit", *(["prompts=24"] if fast else [])]),
-        ("report", [python, "scripts/report.py", f"root={out}"]),
+    clips = ["clips=400", "val=32", "heldout=32"] if fast else []
+    few_clips = ["clips=24"] if fast else []
+    few = ["prompts=24", "seen=12", "animated=8", *few_clips] if fast else []
+    world = f"world={out}/world"
+    commands = [
+        ("world", ["scripts/make_world.py", f"out={out}/world", *clips]),
+        ("vae", ["train.py", f"experiment=demo/vae{suffix}", f"run={out}/vae", world]),
+        ("dit", ["train.py", f"experiment=demo/dit{suffix}", f"run={out}/dit", f"vae_run={out}/vae", world]),
+        ("evaluate vae", ["scripts/evaluate.py", f"run={out}/vae", *few_clips]),
+        ("evaluate dit", ["scripts/evaluate.py", f"run={out}/dit", *few]),
+        ("report", ["scripts/report.py", f"root={out}"]),
     ]
+    return [(name, ["python", *command]) for name, command in commands]
 
 
 def announce(fast: bool) -> None:
-    """Say how long it will take here, from a measured matrix-product rate, before anything starts."""
-    from runtime.device import measured_linear_gflops
+    """Say how long it will take here, from a measured rate, before anything starts."""
+    from runtime.device import PRECISIONS, linear_s
 
-    rates = measured_linear_gflops()
-    best = max(rates.values())
-    print(f"this machine: {platform.processor() or platform.machine()}, {os.cpu_count()} cores; linear layers at " +
-          ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in rates.items()))
+    rates = {name: LINEAR_FLOP / linear_s(name, "cpu", **LINEAR) / 1e9 for name in PRECISIONS}
+    measured = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in rates.items())
+    print(f"this machine: {os.cpu_count()} {platform.machine()} cores; a linear layer, forward and backward: {measured}")
     if fast:
-        print("--fast: every stage in about three minutes; the samples are not meant to be good")
+        print("--fast: every stage in about three minutes; its samples are not meant to be good")
         return
-    minutes = REFERENCE_MINUTES * max(1.0, REFERENCE_GFLOPS / best)
-    print(f"expect about {minutes:.0f} minutes (estimated from that rate; {REFERENCE_MINUTES:.0f} where the README's figures were measured)")
+    minutes = REFERENCE_MINUTES * max(1.0, REFERENCE_GFLOPS / max(rates.values()))
+    print(f"expect about {minutes:.0f} minutes (reckoned from that rate; {REFERENCE_MINUTES:.0f} where the README's figures were measured)")
     if rates["bfloat16"] < 1.2 * rates["float32"]:
         print("bfloat16 is not faster here, so training runs in float32 and takes longer; --fast shows every stage in a few minutes")
 
 
-def run_stage(name: str, command: list[str], record: dict) -> None:
-    """Run one stage, its output on the terminal; add its seconds to what earlier starts have spent on it."""
+def run_stage(name: str, command: list[str], record: dict) -> int:
+    """Run one stage, its output on the terminal, and return its exit code.
+
+    Its seconds are added to what unfinished starts have spent on it; a finished stage that is started again keeps its own.
+    """
     print(f"\n== {name}: {shlex.join(command)}", flush=True)
     start = time.monotonic()
-    code = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, check=False).returncode
+    code = run_command([sys.executable, *command[1:]])
     seconds = time.monotonic() - start
     entry = next((stage for stage in record["stages"] if stage["stage"] == name), None)
     if entry is None:
         entry = {"stage": name, "seconds": 0.0, "command": shlex.join(command)}
         record["stages"].append(entry)
-    entry["seconds"] = round(entry["seconds"] + seconds, 1)
-    if code:
-        print(f"\nthe stage '{name}' ended with exit code {code}; its message stands above.\n"
-              f"  what is done is kept: mend the cause, then run the same command again, or this stage alone:\n  {shlex.join(command)}", file=sys.stderr)
-        sys.exit(code if code > 0 else 128 - code)
+    if not entry.get("done"):
+        entry |= {"seconds": round(entry["seconds"] + seconds, 1), "done": code == 0}
+    return code
 
 
-def write_json(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(path)
+def run_command(command: list[str]) -> int:
+    """Its exit code, below 0 for a signal. Ctrl-C reaches the command by itself and SIGTERM is passed on: it saves, and is not killed at once."""
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def main() -> None:
@@ -89,11 +104,16 @@ def main() -> None:
 
     announce(arguments.fast)
     for name, command in stages(out, arguments.fast):
-        run_stage(name, command, record)
+        code = run_stage(name, command, record)
         # ru_maxrss counts kilobytes on Linux, bytes on macOS; it is the largest single process, set-up and tests left out.
         unit = 1 if sys.platform == "darwin" else 1024
         record["peak_memory_bytes"] = max(record.get("peak_memory_bytes", 0), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
-        write_json(file, record)
+        write_text(file, json.dumps(record, indent=1) + "\n")
+        if code:
+            print(f"\nthe stage '{name}' ended with exit code {code}; its message stands above.\n"
+                  "  What is done is kept: mend the cause, then run the same command again, or this stage alone:\n"
+                  f"  source .venv/bin/activate; {shlex.join(command)}", file=sys.stderr)
+            sys.exit(code if code > 0 else 128 - code)
 
     total = sum(stage["seconds"] for stage in record["stages"])
     print(f"\nall stages: {total / 60:.1f} minutes, largest process {record['peak_memory_bytes'] / 2**30:.1f} GiB")

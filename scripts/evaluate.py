@@ -29,8 +29,10 @@ def main(config: Config) -> None:
         if type(config[key]) is not int or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number >= {least}. Set {key}.")
     check({key: config[key] for key in ("solver", "guidance")})
-    begun, run, device = time.monotonic(), Path(config["run"]), pick_device(config["device"])
+    begun, run, device = time.monotonic(), Path(config["run"]), pick_device(config["device"], "device")
     saved = load_run_config(run)
+    if not {"objective", "data"} <= set(saved):
+        raise ConfigError(f"run={run} holds no config of a training run. Give the folder that train.py was given as run=.")
     folder, world = find_world(config["world"], saved)
     clips = read_clips(folder / "heldout", config["clips"], AutoReader())
     height, width = clips[0].video.shape[1:3]
@@ -116,7 +118,7 @@ def show(result: Result) -> None:
         line(name, share)
     line("shuffled prompts", figures["shuffled"])
     for mode, node in figures["image_to_video"].items():
-        for name in ("shape", "colour", "motion", "first_frame_kept"):
+        for name in ("shape", "colour", "shape_and_colour", "motion", "first_frame_kept"):
             if name in node:
                 line(f"image to video, {mode}: {name}", node[name])
     share = following["all"]

@@ -37,7 +37,7 @@ package="."
 [ "$extra" = core ] || package=".[$extra]"
 if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable "$package" >"$log" 2>&1; then
   grep -iE 'error|no matching|could not' "$log" | tail -n 5 >&2 || tail -n 5 "$log" >&2
-  fail "pip could not install the packages in constraints.txt" "check the network and the disk (df -h .), then run the same command again; what was downloaded is kept"
+  fail "pip could not install the packages in constraints.txt" "check the network and the disk (df -h .), then run the same command again; what was downloaded is kept. If .venv itself is broken: rm -rf .venv"
 fi
 .venv/bin/python -c 'import torch, hydra, av' 2>"$log" || { tail -n 3 "$log" >&2; fail "the installed packages cannot be imported" "rm -rf .venv and run the same command again"; }
 echo "$stamp" >".venv/.kinora-$extra"

@@ -124,6 +124,9 @@ def test_a_wrong_start_is_refused_in_a_line_or_two(tmp_path, clips, vae_run, cap
         ([*TINY, *TINY_VAE, *clips, run, f"vae_run={vae_run}"], "is for objective=flow"),
         ([*TINY, *TINY_VAE, *clips, f"run={vae_run}", "seed=1"], "seed=0, now 1"),
         ([*TINY, *TINY_VAE, "data.train=nowhere", clips[1], run], "nowhere"),
+        ([*TINY, *TINY_VAE, *clips, run, "seed=abc"], "Set seed"),
+        ([*TINY, *TINY_VAE, *clips, run, "allow_drift=seed"], "must be a list of keys"),
+        ([*TINY, *TINY_VAE, *clips, "run=5"], "run=5 is no name of a folder"),
     ):
         with pytest.raises(SystemExit) as ended:
             train(*arguments)

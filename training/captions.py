@@ -32,7 +32,8 @@ class CaptionPolicy:
     def draw(self, rng: Rng, samples: Sequence[int], captions: Sequence[Captions], known: Sequence[bool]) -> list[str]:
         """One text per sample; "" is none.
 
-        Kinds that a clip lacks leave their weight to those it has; a clip with no kind of the table uses all it has, evenly.
+        Kinds that a clip lacks leave their weight to the kinds it has, never to "none", whose share is of the sum of the whole table; a
+        clip with no kind of the table uses all it has, evenly.
         """
         dropped = rng.uniform(Stream.TEXT_DROPOUT, samples)[:, 0]
         choice = rng.uniform(Stream.CAPTION, samples, 2)

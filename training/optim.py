@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.checkpoint import CheckpointError
+from training.muon import StackedMuon
 
 
 class Optimizers:
@@ -156,7 +157,7 @@ class Muon:
                 (others if by_adamw else matrices).append(p)
         made: dict[str, torch.optim.Optimizer] = {}
         if matrices:
-            made["muon"] = torch.optim.Muon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adjust_lr_fn=self.adjust)
+            made["muon"] = StackedMuon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adjust_lr_fn=self.adjust)
         if others:
             made["adamw"] = self.rest.over(others)
         return Optimizers(made, networks)

@@ -96,6 +96,9 @@ class Trainer:
             raise ValueError(f"max_steps={max_steps} without a budget trains nothing. Set trainer.max_steps, or trainer.budget_s.")
         if log_every < 1 or bad_steps < 1 or min(validate_every, preview_every, checkpoint_every) < 0:
             raise ValueError("trainer.log_every and trainer.bad_steps must be >= 1, the other cadences >= 0 (0 is never). Set them.")
+        for key, value in (("budget_s", budget_s), ("clip_norm", clip_norm)):
+            if value is not None and not value > 0:
+                raise ValueError(f"trainer.{key}={value} must be above 0, or null for none. Set trainer.{key}.")
         self.max_steps, self.budget_s, self.schedule = max_steps, budget_s, schedule
         self.precision, self.device = precision, pick_device(device)
         self.clip_norm, self.ema_decay = clip_norm, ema_decay
@@ -150,8 +153,8 @@ class Trainer:
 
                 if not finite:
                     self._note_bad(journal, tracker, progress, state, micros, figures)
-                if state.end is None and len(timed) == WARM_UP_STEPS + TIMED_STEPS:
-                    state.end = folder.remember("max_steps", self._affordable(state, median(timed[WARM_UP_STEPS:])))
+                if state.end is None and (len(timed) == WARM_UP_STEPS + TIMED_STEPS or state.step == self.max_steps):
+                    state.end = folder.remember("max_steps", self._affordable(state, median(timed[WARM_UP_STEPS:] or timed)))
                     progress.end_at(state.end)
                 if len(timed) == WARM_UP_STEPS + TIMED_STEPS:
                     progress.say(f"{duration(progress.left_s())} of training to go ({state.end} steps in all)")
@@ -201,7 +204,8 @@ class Trainer:
         """The batches from the state's step to its end, with the seconds each was waited for; an unknown end is known after the timed steps."""
         while state.end is None or state.step < state.end:
             waited = loader.wait_s
-            for micros in loader.steps(state.step, state.end or state.step + WARM_UP_STEPS + TIMED_STEPS):
+            timed_until = min(state.step + WARM_UP_STEPS + TIMED_STEPS, self.max_steps or sys.maxsize)
+            for micros in loader.steps(state.step, state.end or timed_until):
                 yield micros, loader.wait_s - waited
                 waited = loader.wait_s
 
@@ -261,8 +265,9 @@ class Trainer:
             "cost": cost,
             "optimizer": state.optimizers.scalars(),
         }
-        checkpoints.save(state.step, parts, facts)
+        # Before the checkpoint: a run whose last checkpoint is there is left alone, so nobody would write this afterwards.
         write_text(folder.cost, json.dumps(cost, indent=1) + "\n")
+        checkpoints.save(state.step, parts, facts)
 
     def _preview(self, objective: Objective, batch: Batch, path: Path, precision: str) -> None:
         with autocast(precision, self.device):

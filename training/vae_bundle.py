@@ -23,7 +23,10 @@ def vae_config(vae_run: str | None, run: str) -> Config:
     if vae_run is None:
         raise ConfigError("a flow objective learns latents of a VAE, and vae_run is null. Train one (objective=vae), then set vae_run.")
     try:
-        config = load_run_config(vae_run)["objective"]["vae"]
+        objective = load_run_config(vae_run)["objective"]
+        config = objective["vae"]
+        if "dit" in objective:
+            raise ConfigError(f"vae_run={vae_run} trained a flow model, not a VAE. Set vae_run to the run of objective=vae that it was given.")
         if any(isinstance(leaf, str) and "${" in leaf for leaf in flatten(config).values()):
             raise ConfigError(f"{vae_run}/config.yaml holds an interpolation, which no saved config does: it was changed by hand.")
         return config

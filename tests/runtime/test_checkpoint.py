@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from runtime import checkpoint
 from runtime.checkpoint import CheckpointError, Checkpoints, digest, read, restore
@@ -134,6 +135,18 @@ def test_a_failed_save_says_where_and_leaves_nothing_behind(tmp_path, monkeypatc
     checkpoints = saved(tmp_path, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 100))
     with pytest.raises(CheckpointError, match=r"step-00000002 could not be written .*bytes needed, 100 free"):
+        checkpoints.save(2, PARTS, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_disk_that_fills_up_on_the_way_is_an_error_of_ours_too(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, 1)
+
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"step-00000002 could not be written .*No space left"):
         checkpoints.save(2, PARTS, {})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 

@@ -40,6 +40,17 @@ def test_a_missing_value_is_named():
         compose("train", PLAIN[1:])
 
 
+def test_missing_values_are_named_before_another_file_is_asked_for():
+    with pytest.raises(ConfigError, match=r"\brun\b.*have no value"):
+        compose("train", ["objective=flow"], lambda look: {"objective.vae": look("run")})
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        load_run_config(tmp_path / "file")
+
+
 def test_composing_gives_plain_python_without_hydras_own_keys():
     config = compose("train", [*PLAIN, "seed=7"])
     assert type(config) is dict

@@ -54,6 +54,17 @@ def test_cadences_workers_and_tracking_may_change_and_are_written_down(tmp_path)
     assert "log_every: 50" in (tmp_path / "config.yaml").read_text()
 
 
+def test_a_renamed_folder_is_the_same_run(tmp_path):
+    def config(name):
+        return changed(run=str(tmp_path / name), data={"workers": 2, "root": "a", "latents": str(tmp_path / name / "latents")})
+
+    begun(tmp_path / "a", config("a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    RunFolder(tmp_path / "b", config("b")).__exit__(None, None, None)
+    with pytest.raises(ConfigError, match=r"allow_drift=\[data\.latents\]"):
+        RunFolder(tmp_path / "b", config("b") | {"data": {"workers": 2, "root": "a", "latents": "elsewhere"}})
+
+
 def test_a_drift_passes_only_by_its_name(tmp_path):
     begun(tmp_path)
     now = changed(data={"workers": 2, "root": "b"}, seed=2)

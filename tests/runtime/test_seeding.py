@@ -73,4 +73,5 @@ def test_numbers_out_of_range_are_refused(seed, counter):
 
 def test_stream_values_are_what_stored_runs_were_drawn_with():
     assert [int(stream) for stream in Stream] == list(range(1, len(Stream) + 1))
-    assert generator(0, Stream.NOISE, 1).integers(2**32, size=2).tolist() == generator(0, Stream.NOISE, 1).integers(2**32, size=2).tolist()
+    assert generator(0, Stream.NOISE, 1).integers(2**32, size=2).tolist() == [3132555670, 1709566352]
+    assert generator(7, Stream.ORDER, 3).permutation(6).tolist() == [2, 0, 3, 1, 4, 5]

@@ -185,6 +185,12 @@ def test_a_budget_fixes_the_end_once_and_keeps_it(tmp_path, toys):
     assert (tmp_path / "short/checkpoints/step-00000013").is_dir()
 
 
+def test_a_budget_trains_at_most_max_steps_even_too_few_to_be_timed(tmp_path, toys):
+    toys.fit(tmp_path, max_steps=5, budget_s=1000.0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+    assert toys.rows(tmp_path)[-1]["step"] == 5
+
+
 def test_a_resume_computes_in_the_precision_that_was_chosen_once(tmp_path, toys, monkeypatch):
     import training.trainer as module
 
@@ -210,7 +216,17 @@ def test_what_a_run_cost_survives_a_resume(tmp_path, toys):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("max_steps", None), ("max_steps", 0), ("log_every", 0), ("keep_last", 1), ("ema_decay", 1.0), ("device", "cuda:99")]
+    ("key", "value"),
+    [
+        ("max_steps", None),
+        ("max_steps", 0),
+        ("budget_s", 0.0),
+        ("clip_norm", -1.0),
+        ("log_every", 0),
+        ("keep_last", 1),
+        ("ema_decay", 1.0),
+        ("device", "cuda:99"),
+    ],
 )
 def test_settings_out_of_range_are_refused_with_their_key(tmp_path, toys, key, value):
     with pytest.raises(ValueError, match=key):

@@ -55,6 +55,9 @@ def test_what_is_no_vae_run_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("objective: {dit: 1}")
     with pytest.raises(ConfigError, match="trained no VAE"):
         vae_config(str(tmp_path), "x")
+    (tmp_path / "config.yaml").write_text("objective: {dit: {}, vae: {}}")
+    with pytest.raises(ConfigError, match="trained a flow model"):
+        vae_config(str(tmp_path), "x")
     with pytest.raises(ConfigError, match="vae_run is null"):
         vae_config(None, "x")
     (tmp_path / "config.yaml").write_text("objective: {vae: {_target_: models.vae.VideoVAE, stride_t: '${oc.env:HOME}'}}")
