@@ -67,10 +67,10 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
         trainer.fit(objective, loader, validation, recipe, folder, tracker, config["seed"])
     finally:
         tracker.finish()
-        if loader.faults:
+        if videos.faults:
             path = folder.path / "bad_files.txt"
-            write_text(path, "".join(f"{fault}\n" for fault in loader.faults))
-            print(f"{len(loader.faults)} files could not be used and others stood in for them: see {path}", file=sys.stderr)
+            write_text(path, "".join(f"{fault}\n" for fault in videos.faults))
+            print(f"{len(videos.faults)} files could not be used and others stood in for them: see {path}", file=sys.stderr)
 
 
 def frozen_vae(config: Config, run: Path, device: str, precision: str) -> tuple[Any, dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.buckets import Bucket
-from data.dataset import ClipSource, VideoDataset
+from data.dataset import ClipSource, Fault, VideoDataset
 from data.index import Index, read_index
 from data.latents import LatentCache, LatentDataset
 from data.loader import EpochPlan, Loader, OnePass
@@ -78,6 +78,12 @@ class Videos:
         self.reader, self.crop, self.memory_bytes = reader, crop, memory_mb * 2**20
         self.latents, self.latent_dtype = latents, latent_dtype
         self.val_samples, self.bad_limit = val_samples, bad_limit
+        self._loaders: list[Loader] = []
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Files that could not be used so far, in training and in validation."""
+        return [fault for loader in self._loaders for fault in loader.faults]
 
     def loader(self, seed: int, encoder: Encoder | None) -> Loader:
         """Training batches: latents if an encoder and a folder for them are given (the cache is built first), else videos."""
@@ -89,7 +95,7 @@ class Videos:
             workers = 0 if source.in_memory else workers  # a copy within memory is cheaper than a message
         else:
             source = self._clips(index, seed, self.crop, self.memory_bytes)
-        return Loader(source, EpochPlan(len(index), self.batch_size, seed), self.micro_batch, workers)
+        return self._noted(Loader(source, EpochPlan(len(index), self.batch_size, seed), self.micro_batch, workers))
 
     def validation(self, encoder: Encoder | None) -> list[Batch]:
         """The first clips of the validation set in micro-batches, the same in every run: whole, from the middle of each file, samples 0, 1...
@@ -99,12 +105,16 @@ class Videos:
         index = read_index(self.val)
         index = replace(index, rows=index.rows[: self.val_samples])
         source = self._clips(index, None, None, 0)
-        (batches,) = Loader(source, OnePass(len(index)), self.micro_batch).steps(0, 1)
+        (batches,) = self._noted(Loader(source, OnePass(len(index)), self.micro_batch)).steps(0, 1)
         if encoder is None or self.latents is None:
             return batches
         self._check_grid(encoder)
         with torch.no_grad():
             return [replace(batch, video=None, latents=encoder.encode(batch.content).to("cpu", torch.float32)) for batch in batches]
+
+    def _noted(self, loader: Loader) -> Loader:
+        self._loaders.append(loader)
+        return loader
 
     def _clips(self, index: Index, seed: int | None, crop: Crop | None, memory_bytes: int) -> VideoDataset:
         return VideoDataset(index, self.reader, self.bucket, self.fps, seed, crop, self.bad_limit, memory_bytes)

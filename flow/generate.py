@@ -12,7 +12,7 @@ from flow.noise import unit_noise
 from flow.solvers import Solver, integrate
 from flow.timesteps import grid as time_grid
 from models.geometry import Grid
-from runtime.seeding import Rng
+from runtime.seeding import Rng, Stream
 
 
 class Generator:
@@ -85,7 +85,7 @@ class Generator:
         meter = _Meter(self.steps * len(chunks), progress)
         parts = []
         for chunk in chunks:
-            noise = unit_noise(Rng(seed), list(samples[chunk]), self.latent_channels, grid)
+            noise = unit_noise(Rng(seed), list(samples[chunk]), self.latent_channels, grid, stream=Stream.SAMPLING)
             mask = torch.zeros(len(noise), f, dtype=torch.bool) if known_mask is None else known_mask[chunk]
             if known_latents is not None:
                 noise = torch.where(mask[:, None, :, None, None], known_latents[chunk], noise)

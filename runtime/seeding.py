@@ -11,7 +11,7 @@ class Stream(IntEnum):
     """What a random number is for. Streams never share numbers; values are stored in no file but must never be reused."""
 
     ORDER = 1  # the permutation of an epoch
-    NOISE = 2  # flow-matching noise, in training and in sampling
+    NOISE = 2  # flow-matching noise in training
     TIME = 3  # flow times
     KNOWN = 4  # which latent frames are given
     CAPTION = 5  # which of a clip's captions
@@ -25,6 +25,7 @@ class Stream(IntEnum):
     INIT = 13  # initial weights
     BOOTSTRAP = 14  # resampling in statistics
     SOLVER = 15  # noise that a stochastic solver adds
+    SAMPLING = 16  # the noise that a sample begins with: never one that training saw
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

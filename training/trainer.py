@@ -74,6 +74,8 @@ class Trainer:
         log_every, validate_every, preview_every, checkpoint_every: steps; 0 is never. The end of a run validates and saves in any case.
         keep_last: checkpoints kept, at least 2.
         bad_steps: so many steps in a row without a finite loss and gradient end the run.
+        threads: CPU threads of one operation; null: PyTorch's choice. A small network's operations are over before a second thread has
+            joined in, so one may be faster than two.
     """
 
     def __init__(
@@ -91,9 +93,12 @@ class Trainer:
         checkpoint_every: int,
         keep_last: int,
         bad_steps: int,
+        threads: int | None,
     ) -> None:
         if (max_steps is None or max_steps < 1) and not budget_s:
             raise ValueError(f"max_steps={max_steps} without a budget trains nothing. Set trainer.max_steps, or trainer.budget_s.")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads} computes nothing: at least 1, or null for PyTorch's choice. Set trainer.threads.")
         if log_every < 1 or bad_steps < 1 or min(validate_every, preview_every, checkpoint_every) < 0:
             raise ValueError("trainer.log_every and trainer.bad_steps must be >= 1, the other cadences >= 0 (0 is never). Set them.")
         for key, value in (("budget_s", budget_s), ("clip_norm", clip_norm)):
@@ -104,6 +109,7 @@ class Trainer:
         self.clip_norm, self.ema_decay = clip_norm, ema_decay
         self.log_every, self.validate_every, self.preview_every = log_every, validate_every, preview_every
         self.checkpoint_every, self.keep_last, self.bad_steps = checkpoint_every, keep_last, bad_steps
+        self.threads = threads
 
     def precision_of(self, folder: RunFolder) -> str:
         """float32 or bfloat16: chosen at a run's first start and kept in its folder."""
@@ -125,6 +131,8 @@ class Trainer:
             validation: fixed batches; also what the objective's statistics are computed on.
         Raises: SystemExit (143, 130) after saving, if asked to stop; RuntimeError if the loss stays non-finite.
         """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         precision = self.precision_of(folder)
         objective.to(self.device)
         checkpoints = Checkpoints(folder.checkpoints, self.keep_last)

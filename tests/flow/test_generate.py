@@ -8,7 +8,7 @@ from flow.guidance import ClassifierFree, NoGuidance
 from flow.noise import unit_noise
 from flow.solvers import Euler, Heun
 from flow.timesteps import grid
-from runtime.seeding import Rng
+from runtime.seeding import Rng, Stream
 
 GRID = (4, 3, 5)
 CHANNELS = 2
@@ -158,3 +158,13 @@ def test_sampling_keeps_no_graph():
 def test_arguments_that_disagree_are_refused_by_name(call, names):
     with pytest.raises(ValueError, match=names):
         call()
+
+
+def test_a_sample_never_begins_with_noise_that_training_saw():
+    seen = []
+    generator = make(guidance=NoGuidance(), steps=1)
+    generator._velocity = lambda noisy, *rest: seen.append(noisy) or network(noisy, *rest)
+    latents(generator, [3])
+    trained, sampled = (unit_noise(Rng(0), [3], CHANNELS, GRID, stream=stream) for stream in (Stream.NOISE, Stream.SAMPLING))
+    assert torch.equal(seen[0], sampled)
+    assert not torch.equal(seen[0], trained)
