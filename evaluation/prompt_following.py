@@ -1,7 +1,7 @@
 """Whether a video does what its prompt says: prompts in, verdicts of the strict oracle out, with the controls that give the figure its meaning."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import factorial, prod
 from typing import Any
 
@@ -79,6 +79,29 @@ def shuffled(records: Sequence[Record], seed: int) -> list[Record]:
     """The same videos judged against other prompts' claims: what a model would reach that makes good video and ignores its prompt."""
     others = [records[partner].prompt for partner in derangement(len(records), seed)]
     return [Record(other, record.video, record.state, judge(record.state, other.claim)) for record, other in zip(records, others, strict=True)]
+
+
+def swapped(records: Sequence[Record]) -> list[Record]:
+    """The videos of two objects judged with the objects' colours exchanged in the claim.
+
+    A model that makes both objects but gives attributes to either is right here as often as on its own prompts; one that binds them never is.
+    Pairs that differ in nothing but colour are left out: exchanged they are the same claim.
+    """
+    exchanged = []
+    for record in records:
+        objects = record.prompt.claim.objects
+        if len(objects) == 2 and replace(objects[0], colour=None) != replace(objects[1], colour=None):
+            first, second = objects
+            claim = replace(record.prompt.claim, objects=(replace(first, colour=second.colour), replace(second, colour=first.colour)))
+            prompt = replace(record.prompt, claim=claim)
+            exchanged.append(Record(prompt, record.video, record.state, judge(record.state, claim)))
+    return exchanged
+
+
+def by_count(records: Sequence[Record]) -> dict[str, Any]:
+    """The strict verdict per number of objects."""
+    counts = sorted({record.prompt.claim.count for record in records})
+    return {str(count): wilson([record.verdict.correct for record in records if record.prompt.claim.count == count]).as_dict() for count in counts}
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate
         "chance": chances.pop("all"),
         "chance_attributes": chances,
         "shuffled": prompt_following.summary(prompt_following.shuffled(records, plan.seed)),
+        **_binding(records),
         **vae.figures,
         "image_to_video": image_to_video.summary(animated, plan.seed),
     }
@@ -169,6 +170,14 @@ def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate
     sheet = [_row(record) for record in [*records[:16], *wrong]]
     sheet += [(item.video, f"first frame given, “{item.given.caption(item.mode)}”: {_marks(item.verdict)}") for item in _shown_animated(animated)]
     return Result(figures, gallery, sheet)
+
+
+def _binding(records: Sequence[Record]) -> dict[str, Any]:
+    """Where prompts name two objects: the verdict per number of objects, and with the objects' colours exchanged."""
+    exchanged = prompt_following.swapped(records)
+    if not exchanged:
+        return {}
+    return {"objects": prompt_following.by_count(records), "swapped": prompt_following.summary(exchanged)}
 
 
 def values(difficulty: str) -> dict[str, int]:

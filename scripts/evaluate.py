@@ -117,6 +117,10 @@ def show(result: Result) -> None:
     for name, share in [*following["attributes"].items(), *following["kinds"].items()]:
         line(name, share)
     line("shuffled prompts", figures["shuffled"])
+    for count, share in figures.get("objects", {}).items():
+        line(f"prompts of {count} object{'s' * (count != '1')}", share)
+    if "swapped" in figures:
+        line("two objects, colours exchanged", figures["swapped"])
     for mode, node in figures["image_to_video"].items():
         for name in ("shape", "colour", "shape_and_colour", "motion", "first_frame_kept"):
             if name in node:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from data.world.captions import claim
 from data.world.render import render
 from data.world.sampling import draw_scene
 from data.world.splits import heldout
 from data.world.vocabulary import Attributes, Claim
 from evaluation.oracle import Verdict
 from evaluation.oracle import chance as oracle_chance
-from evaluation.prompt_following import Prompt, Record, by_kind, chance, derangement, follow, judged, shuffled, summary
+from evaluation.prompt_following import Prompt, Record, by_count, by_kind, chance, derangement, follow, judged, shuffled, summary, swapped
 from evaluation.suite import draw_prompts, values
 
 EASY = {"shape": 3, "colour": 6, "motion": 10, "background": 4}
@@ -30,6 +31,18 @@ def test_true_renders_follow_their_prompts_and_not_those_of_others() -> None:
     records = judged(prompts, clips(12))
     assert summary(records)["value"] == 1
     assert summary(shuffled(records, seed=0))["value"] <= 1 / 12
+
+
+def test_true_renders_of_two_objects_fail_with_their_colours_exchanged() -> None:
+    numbers = [number for number in range(40) if len(draw_scene(0, number, "standard", "val").objects) == 2][:6]
+    scenes = [draw_scene(0, number, "standard", "val") for number in numbers]
+    records = judged([Prompt("", claim(scene)) for scene in scenes], [render(scene, 17, 64, 64) for scene in scenes])
+    exchanged = swapped(records)
+    assert summary(records)["value"] == 1
+    assert len(exchanged) >= 5
+    assert summary(exchanged)["value"] == 0
+    assert by_count(records)["2"]["n"] == 6
+    assert not swapped(judged(draw_prompts(1, 0, "easy", "val"), clips(1, "val")))
 
 
 def test_every_prompt_gets_its_own_sample_number_whatever_the_batch_size() -> None:
@@ -89,8 +102,8 @@ def test_chance_agrees_with_counting_every_outcome() -> None:
     same = Claim((Attributes("circle", "red"), Attributes("circle", "red")))
     mixed = Claim((Attributes("circle", "red"), Attributes("circle", "blue")))
     # Two objects are drawn, 6 x 6 outcomes; unlike ones may come in either order.
-    for claim, everything, shape in ((two, 2 / 36, 2 / 4), (same, 1 / 36, 1 / 4), (mixed, 2 / 36, 1 / 4)):
-        figures = chance([Prompt("", claim)], sizes)
+    for claimed, everything, shape in ((two, 2 / 36, 2 / 4), (same, 1 / 36, 1 / 4), (mixed, 2 / 36, 1 / 4)):
+        figures = chance([Prompt("", claimed)], sizes)
         assert figures["all"] == pytest.approx(everything)
         assert figures["shape"] == pytest.approx(shape)
 
