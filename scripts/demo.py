@@ -18,9 +18,11 @@ from pathlib import Path
 from runtime.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the stages took where the README's figures were measured, and how fast a linear layer, forward and backward, was there.
+# What the stages took where the README's figures were measured, how fast a linear layer, forward and backward, was there, and which share
+# of a training step is such layers.
 REFERENCE_MINUTES = 18.0
-REFERENCE_GFLOPS = 300.0
+REFERENCE_GFLOPS = 550.0
+LINEAR_SHARE = 0.4
 LINEAR = {"rows": 2048, "width": 512}
 LINEAR_FLOP = 6 * LINEAR["rows"] * LINEAR["width"] ** 2
 
@@ -53,7 +55,8 @@ def announce(fast: bool) -> None:
     if fast:
         print("--fast: every stage in about three minutes; its samples are not meant to be good")
         return
-    minutes = REFERENCE_MINUTES * max(1.0, REFERENCE_GFLOPS / max(rates.values()))
+    slower = max(1.0, REFERENCE_GFLOPS / max(rates.values()))
+    minutes = REFERENCE_MINUTES * (1 - LINEAR_SHARE + LINEAR_SHARE * slower)
     print(f"expect about {minutes:.0f} minutes (reckoned from that rate; {REFERENCE_MINUTES:.0f} where the README's figures were measured)")
     if rates["bfloat16"] < 1.2 * rates["float32"]:
         print("bfloat16 is not faster here, so training runs in float32 and takes longer; --fast shows every stage in a few minutes")
@@ -117,7 +120,10 @@ def main() -> None:
 
     total = sum(stage["seconds"] for stage in record["stages"])
     print(f"\nall stages: {total / 60:.1f} minutes, largest process {record['peak_memory_bytes'] / 2**30:.1f} GiB")
+    share = json.loads((folder / "dit" / "evaluation.json").read_text(encoding="utf-8"))["prompt_following"]["all"]
+    print(f"held-out prompts with everything right: {share['value']:.1%} of {share['n']} [{share['low']:.1%}, {share['high']:.1%}]")
     print(f"the page: {folder / 'report.html'}")
+    print(f'next: source .venv/bin/activate; python sample.py run={out}/dit --prompt "a red circle moves up on a grey background" out=samples')
 
 
 if __name__ == "__main__":
