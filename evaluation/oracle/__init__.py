@@ -5,7 +5,7 @@ The rules, all of them strict; a verdict's `lenient` differs in the shape rule a
   gradients and textures are told by a plane through the ring, by grey levels and by the directions of edges.
 - Objects: connected pixels that differ from the background, parted by colour where objects touch. One object must be the only one in
   85 % of the frames and found in 90 %; several objects, or a post, may hide some for a while (60 %).
-- Shape: of the ideal shapes of equal area at the same centroid the named one overlaps best (by 0.04; 0.02 if tiny), with a soft IoU of
+- Shape: of the ideal shapes of equal area at the same centroid the named one overlaps best (by 0.02; 0.01 if tiny), with a soft IoU of
   at least 0.75, and the rim is at most 1.9 px + 0.12 radii wide. Upright, unless the claimed motion is a rotation. Lenient: angular
   moments. A soft rim is sharpened at the half-way contour first, as codecs halve the resolution of colour.
 - "Most frames" means 80 % of them, and 70 % of each half of the clip. Frames in which something hides a part of the object may speak

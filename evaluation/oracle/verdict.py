@@ -10,10 +10,11 @@ from data.world.vocabulary import COLOURS, EASY_MOTIONS, PLAIN_BACKGROUNDS, SHAP
 from evaluation.oracle.reading import State, Track, read
 
 # The named shape's overlap, and how far it must lie above the second best. Rendered clips after H.264 and a simulated autoencoder keep
-# 0.86 and 0.09; a square rounded until it is as near to a circle has a margin below 0.03.
+# 0.86 and 0.09, a trained autoencoder's reconstructions 0.03 in 97 % of the clips; a square rounded until it is as near to a circle stays
+# below 0.03, mostly below 0.02. Of 630 forgeries 4 pass at a margin of 0.02, 1 at 0.03, 16 at 0.
 # Below a radius of 8 px, where a codec's half-resolution colour blunts corners, half of the margin has to do.
 LEAST_IOU = 0.75
-LEAST_MARGIN = 0.04
+LEAST_MARGIN = 0.02
 # The widest rim: 1.9 px and 0.12 of the radius. Codec and autoencoder together make 2.5 px at a radius of 6, a blob without outline 4.
 RIM_PX, RIM_SHARE = 1.9, 0.12
 # Area radii in shares of the shorter side above which an object is large.
