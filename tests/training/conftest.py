@@ -117,6 +117,7 @@ def trainer(**changes) -> Trainer:
         "checkpoint_every": 5,
         "keep_last": 2,
         "bad_steps": 3,
+        "threads": None,
     }
     return Trainer(**(settings | changes))
 
