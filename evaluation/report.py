@@ -94,7 +94,7 @@ def _lead(stages: Figures) -> str:
     minutes = sum(stage["seconds"] for stage in stages.get("stages", [])) / 60
     time = f" in {minutes:.0f} minutes" if minutes >= 1 else ""
     words = f"An autoencoder, a text encoder and a video diffusion transformer, all trained from nothing{time} on one machine, without a download."
-    return f'<p class="lead">{words}</p>{FAST if stages.get("fast") else ""}'
+    return f'<p class="lead">{words}</p>{FAST if stages.get("recipe") == "fast" else ""}'
 
 
 def _headline(dit: Figures) -> str:

@@ -1,6 +1,6 @@
 """The demo: world -> VAE -> DiT -> evaluation -> report, each stage an ordinary command of this repository.
 
-Usage: python scripts/demo.py [--fast] [--out runs/demo]     Started again, it goes on where it stopped.
+Usage: python scripts/demo.py [--fast | --standard] [--out runs/demo]     Started again, it goes on where it stopped.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.files import write_text
@@ -20,44 +21,58 @@ from runtime.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 # What the stages took where the README's figures were measured, how fast a linear layer, forward and backward, was there, and which share
 # of a training step is such layers.
-REFERENCE_MINUTES = 17.4
+REFERENCE_MINUTES = {"easy": 17.4, "standard": 45.0}
 REFERENCE_GFLOPS = 550.0
 LINEAR_SHARE = 0.4
 LINEAR = {"rows": 2048, "width": 512}
 LINEAR_FLOP = 6 * LINEAR["rows"] * LINEAR["width"] ** 2
 
 
-def stages(out: Path, fast: bool) -> list[tuple[str, list[str]]]:
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a form of the demo puts into its stages' commands; `suffix` is of its experiments."""
+
+    suffix: str
+    world: tuple[str, ...] = ()
+    evaluate_vae: tuple[str, ...] = ()
+    evaluate_dit: tuple[str, ...] = ()
+
+
+RECIPES = {
+    "easy": Recipe(""),
+    "fast": Recipe("_fast", ("clips=400", "val=32", "heldout=32"), ("clips=24",), ("prompts=24", "seen=12", "animated=8", "clips=24")),
+    "standard": Recipe("_standard", ("difficulty=standard", "clips=12000"), (), ("prompts=512",)),
+}
+
+
+def stages(out: Path, recipe: Recipe) -> list[tuple[str, list[str]]]:
     """(name, command) of each stage; `out` is relative to the checkout, so that the commands can be copied."""
-    suffix = "_fast" if fast else ""
-    clips = ["clips=400", "val=32", "heldout=32"] if fast else []
-    few_clips = ["clips=24"] if fast else []
-    few = ["prompts=24", "seen=12", "animated=8", *few_clips] if fast else []
     world = f"world={out}/world"
     commands = [
-        ("world", ["scripts/make_world.py", f"out={out}/world", *clips]),
-        ("vae", ["train.py", f"experiment=demo/vae{suffix}", f"run={out}/vae", world]),
-        ("dit", ["train.py", f"experiment=demo/dit{suffix}", f"run={out}/dit", f"vae_run={out}/vae", world]),
-        ("evaluate vae", ["scripts/evaluate.py", f"run={out}/vae", *few_clips]),
-        ("evaluate dit", ["scripts/evaluate.py", f"run={out}/dit", *few]),
+        ("world", ["scripts/make_world.py", f"out={out}/world", *recipe.world]),
+        ("vae", ["train.py", f"experiment=demo/vae{recipe.suffix}", f"run={out}/vae", world]),
+        ("dit", ["train.py", f"experiment=demo/dit{recipe.suffix}", f"run={out}/dit", f"vae_run={out}/vae", world]),
+        ("evaluate vae", ["scripts/evaluate.py", f"run={out}/vae", *recipe.evaluate_vae]),
+        ("evaluate dit", ["scripts/evaluate.py", f"run={out}/dit", *recipe.evaluate_dit]),
         ("report", ["scripts/report.py", f"root={out}"]),
     ]
     return [(name, ["python", *command]) for name, command in commands]
 
 
-def announce(fast: bool) -> None:
+def announce(recipe: str) -> None:
     """Say how long it will take here, from a measured rate, before anything starts."""
     from runtime.device import PRECISIONS, linear_s
 
     rates = {name: LINEAR_FLOP / linear_s(name, "cpu", **LINEAR) / 1e9 for name in PRECISIONS}
     measured = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in rates.items())
     print(f"this machine: {os.cpu_count()} {platform.machine()} cores; a linear layer, forward and backward: {measured}")
-    if fast:
+    if recipe == "fast":
         print("--fast: every stage in about three minutes; its samples are not meant to be good")
         return
+    there = REFERENCE_MINUTES[recipe]
     slower = max(1.0, REFERENCE_GFLOPS / max(rates.values()))
-    minutes = REFERENCE_MINUTES * (1 - LINEAR_SHARE + LINEAR_SHARE * slower)
-    print(f"expect about {minutes:.0f} minutes (reckoned from that rate; {REFERENCE_MINUTES:.0f} where the README's figures were measured)")
+    minutes = there * (1 - LINEAR_SHARE + LINEAR_SHARE * slower)
+    print(f"expect about {minutes:.0f} minutes (reckoned from that rate; {there:.0f} where the README's figures were measured)")
     if rates["bfloat16"] < 1.2 * rates["float32"]:
         print("bfloat16 is not faster here, so training runs in float32 and takes longer; --fast shows every stage in a few minutes")
 
@@ -94,19 +109,22 @@ def run_command(command: list[str]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="go through every stage in about three minutes; the samples are not meant to be good")
-    parser.add_argument("--out", type=Path, default=None, help="where to work, relative to the checkout (runs/demo, or runs/demo-fast)")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--fast", action="store_true", help="go through every stage in about three minutes; the samples are not meant to be good")
+    forms.add_argument("--standard", action="store_true", help="the longer recipe: up to two objects, textured grounds, cameras, night")
+    parser.add_argument("--out", type=Path, default=None, help="where to work (runs/demo, with -fast or -standard behind it)")
     arguments = parser.parse_args()
-    out = arguments.out or Path("runs/demo-fast" if arguments.fast else "runs/demo")
+    recipe = "fast" if arguments.fast else "standard" if arguments.standard else "easy"
+    out = arguments.out or Path("runs/demo" if recipe == "easy" else f"runs/demo-{recipe}")
     folder = ROOT / out
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "stages.json"
-    record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"fast": arguments.fast, "stages": []}
-    if record["fast"] != arguments.fast:
-        sys.exit(f"{out} was made {'with' if record['fast'] else 'without'} --fast. Remove it, or choose another folder: --out runs/other")
+    record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"recipe": recipe, "stages": []}
+    if record["recipe"] != recipe:
+        sys.exit(f"{out} was made by the {record['recipe']} recipe, not by {recipe}. Remove it, or choose another folder: --out runs/other")
 
-    announce(arguments.fast)
-    for name, command in stages(out, arguments.fast):
+    announce(recipe)
+    for name, command in stages(out, RECIPES[recipe]):
         code = run_stage(name, command, record)
         # ru_maxrss counts kilobytes on Linux, bytes on macOS; it is the largest single process, set-up and tests left out.
         unit = 1 if sys.platform == "darwin" else 1024

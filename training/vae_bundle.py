@@ -1,6 +1,7 @@
 """A run's own copy of the VAE it learns from: <run>/vae/ holds its config and EMA weights, so the run folder is complete in itself."""
 
 import shutil
+import sys
 import uuid
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def bundle_vae(vae_run: str | None, config: Config, run: Path) -> None:
                 f"vae_run={vae_run} has trained on since {run} copied its weights. Use a new name (run=...), or vae_run=null to keep the copy."
             )
         shutil.rmtree(folder)  # nothing was learnt on it yet
+    wanted = (load_run_config(vae_run).get("trainer") or {}).get("max_steps")
+    if wanted is not None and saved.step < wanted:
+        print(f"note        vae_run={vae_run} stopped at step {saved.step} of {wanted}: this run keeps that unfinished VAE.", file=sys.stderr)
     tensors = {name.removeprefix(f"{NETWORK}."): tensor for name, tensor in saved.parts["ema"].items() if name.startswith(f"{NETWORK}.")}
     temporary = run / f"{FOLDER}.tmp-{uuid.uuid4().hex[:8]}"
     try:

@@ -18,7 +18,7 @@ LEAST_MARGIN = 0.02
 # The widest rim: 1.9 px and 0.12 of the radius. Codec and autoencoder together make 2.5 px at a radius of 6, a blob without outline 4.
 RIM_PX, RIM_SHARE = 1.9, 0.12
 # Area radii in shares of the shorter side above which an object is large.
-LARGE_ALONE, LARGE_TOGETHER = 0.1625, 0.125
+LARGE_ALONE, LARGE_TOGETHER = 0.1775, 0.125
 LEAST_ASKED = 0.3  # share of the frames in which a shape must be seen at all
 MOST = 0.8  # share of the frames in which an attribute must hold
 MOST_HALF = 0.7  # and in each half of the clip

@@ -77,7 +77,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [{"kind": kind, "step": step, "loss": 2.0 / step} for step in range(1, 40) for kind in ("train", "val")]
         (root / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     stages = [{"stage": "vae", "seconds": 90.5, "command": "python train.py experiment=demo/vae"}]
-    (root / "stages.json").write_text(json.dumps({"fast": False, "stages": stages}))
+    (root / "stages.json").write_text(json.dumps({"recipe": "easy", "stages": stages}))
     return root
 
 
@@ -180,7 +180,7 @@ def test_an_empty_or_damaged_folder_is_refused_by_name(copy: Path, tmp_path: Pat
 
 def test_a_fast_run_says_that_its_samples_are_not_meant_to_be_good(copy: Path) -> None:
     assert "not meant to be good" not in page(copy)
-    (copy / "stages.json").write_text(json.dumps({"fast": True, "stages": []}))
+    (copy / "stages.json").write_text(json.dumps({"recipe": "fast", "stages": []}))
     assert "not meant to be good" in page(copy)
 
 

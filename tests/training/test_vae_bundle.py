@@ -51,6 +51,16 @@ def test_a_source_that_trained_on_is_refused_once_something_was_learnt_on_the_co
     bundle_vae(None, NODE, run)
 
 
+def test_an_unfinished_source_is_named(tmp_path, capsys):
+    for step, said in ((1, True), (2, False)):
+        source, run = tmp_path / f"vae{step}", tmp_path / f"run{step}"
+        vae_run(source, step)
+        (source / "config.yaml").write_text(dump({"objective": {"vae": NODE}, "trainer": {"max_steps": 2}}))
+        run.mkdir()
+        bundle_vae(str(source), NODE, run)
+        assert ("stopped at step 1 of 2" in capsys.readouterr().err) == said
+
+
 def test_what_is_no_vae_run_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("objective: {dit: 1}")
     with pytest.raises(ConfigError, match="trained no VAE"):
