@@ -7,8 +7,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from flow.guidance import Guidance, Velocity
+from flow.guidance import Guidance, Point, Velocity
 from flow.noise import unit_noise
+from flow.path import interpolate
 from flow.solvers import Solver, integrate
 from flow.timesteps import grid as time_grid
 from models.geometry import Grid
@@ -87,9 +88,8 @@ class Generator:
         for chunk in chunks:
             noise = unit_noise(Rng(seed), list(samples[chunk]), self.latent_channels, grid, stream=Stream.SAMPLING)
             mask = torch.zeros(len(noise), f, dtype=torch.bool) if known_mask is None else known_mask[chunk]
-            if known_latents is not None:
-                noise = torch.where(mask[:, None, :, None, None], known_latents[chunk], noise)
-            parts.append(self.walk(noise, self.times(mask), list(prompts[chunk]), rate[chunk], meter.tick))
+            noisy = noise if known_latents is None else torch.where(mask[:, None, :, None, None], known_latents[chunk], noise)
+            parts.append(self.walk(noisy, self.times(mask), list(prompts[chunk]), rate[chunk], noise, meter.tick))
         return torch.cat(parts) if parts else torch.zeros(shape)
 
     def times(self, known: Tensor) -> Tensor:
@@ -97,7 +97,9 @@ class Generator:
         return torch.where(known.cpu()[None], 0.0, self.grid[:, None, None])
 
     @torch.no_grad()
-    def walk(self, noisy: Tensor, times: Tensor, prompts: Sequence[str], fps: Tensor, after_step: Callable[[], None] | None = None) -> Tensor:
+    def walk(
+        self, noisy: Tensor, times: Tensor, prompts: Sequence[str], fps: Tensor, noise: Tensor, after_step: Callable[[], None] | None = None
+    ) -> Tensor:
         """Carry one batch along any flow times under its prompts: what every task comes down to.
 
         Args:
@@ -105,14 +107,19 @@ class Generator:
             times: (steps + 1, b, f), on the CPU.
             prompts: b of them.
             fps: (b,).
+            noise: b c f h w, under which guidance may hide given frames (those whose time is 0 throughout).
             after_step: called after every solver step.
         Returns: b c f h w at times[-1], on the generator's device.
         """
-        text = self._encode_text(self.guidance.prompts(prompts))
-        fps = fps.to(self.device)
+        given = (times == 0).all(dim=0)  # b f
+        some = bool(given.any())
+        text = self._encode_text(self.guidance.prompts(prompts, some))
+        fps, given, noise = fps.to(self.device), given.to(self.device), noise.to(self.device)
 
         def field(latents: Tensor, t: Tensor) -> Tensor:
-            return self.guidance.velocity(self._velocity, latents, t, text, fps).to(latents.dtype)
+            point = Point(latents, t)
+            hidden = _hidden(point, given, noise) if some else None
+            return self.guidance.velocity(self._velocity, point, hidden, text, fps).to(latents.dtype)
 
         return integrate(field, noisy.to(self.device), times, self.solver, after_step)
 
@@ -125,6 +132,12 @@ class Generator:
 def to_uint8(video: Tensor) -> Tensor:
     """Video b 3 t h w in [-1, 1] as uint8 b t h w 3, rounded to the nearest and cut at both ends."""
     return rearrange(((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), "b c t h w -> b t h w c")
+
+
+def _hidden(point: Point, given: Tensor, noise: Tensor) -> Point:
+    """The same moment with the given frames (b f) as noisy as the sample's noisiest frame."""
+    t = torch.where(given, point.t.amax(dim=1, keepdim=True), point.t)
+    return Point(torch.where(given[:, None, :, None, None], interpolate(point.noisy, noise, t), point.noisy), t)
 
 
 class _Meter:

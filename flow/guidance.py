@@ -12,20 +12,34 @@ from torch import Tensor
 Velocity = Callable[[Tensor, Tensor, Any, Tensor], Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a batch stands on its way: noisy latents b c f h w and flow times (b, f)."""
+
+    noisy: Tensor
+    t: Tensor
+
+
 class Guidance(Protocol):
     """Says which texts it wants encoded and makes one velocity of what the network says to them."""
 
-    def prompts(self, prompts: Sequence[str]) -> list[str]:
-        """The texts to encode, once per sampling call, for a batch of b prompts."""
+    def prompts(self, prompts: Sequence[str], given: bool) -> list[str]:
+        """The texts to encode, once per sampling call, for a batch of b prompts.
+
+        Args:
+            given: whether some sample of the batch has given frames.
+        """
         ...
 
-    def velocity(self, network: Velocity, noisy: Tensor, t: Tensor, text: Any, fps: Tensor) -> Tensor:
+    def velocity(self, network: Velocity, point: Point, hidden: Point | None, text: Any, fps: Tensor) -> Tensor:
         """The guided velocity of b samples.
 
         Args:
             network: the raw velocity.
-            noisy, t, fps: of b samples.
-            text: the encoding of `self.prompts(prompts)`.
+            point: where the samples stand, given frames at t = 0.
+            hidden: the same with the given frames under noise like the others; None if no frame is given.
+            text: the encoding of `self.prompts(prompts, hidden is not None)`.
+            fps: (b,).
         """
         ...
 
@@ -34,35 +48,59 @@ class Guidance(Protocol):
 class NoGuidance:
     """The network's own velocity."""
 
-    def prompts(self, prompts: Sequence[str]) -> list[str]:
+    def prompts(self, prompts: Sequence[str], given: bool) -> list[str]:
         return list(prompts)
 
-    def velocity(self, network: Velocity, noisy: Tensor, t: Tensor, text: Any, fps: Tensor) -> Tensor:
-        return network(noisy, t, text, fps)
+    def velocity(self, network: Velocity, point: Point, hidden: Point | None, text: Any, fps: Tensor) -> Tensor:
+        return network(point.noisy, point.t, text, fps)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One answer of the network and its weight: with or without the prompt, with the given frames shown or hidden."""
+
+    weight: float
+    prompt: bool
+    frames: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierFree:
-    """Away from what the empty prompt would give: without + scale * (with - without), both in one batch of 2 b.
+    """Away from what the network would do without the prompt, and without the given frames; all answers in one batch.
+
+    blind + frames * (shown - blind) + scale * (told - shown), where `told` has the prompt and the given frames, `shown` the frames alone and
+    `blind` neither. Equal scales need no `shown`, and without given frames `shown` is `blind`.
 
     Args:
-        scale: 1 is the network's own velocity (and costs one half), 0 ignores the prompt, 2 to 7 are usual.
-    Raises: ValueError if scale is not finite.
-    Source: Ho and Salimans 2022.
+        scale: of the prompt; 1 is the network's own velocity (and costs one half), 0 ignores the prompt, 2 to 7 are usual.
+        frames: of the given frames, in the same way; null is 1.
+    Raises: ValueError if a scale is not finite.
+    Source: Ho and Salimans 2022; for frames Song et al. 2025 (history guidance).
     """
 
     scale: float
+    frames: float | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale={self.scale} is no guidance scale: it must be finite (1 is none, 2 to 7 are usual). Set guidance.scale.")
+        for key, value in (("scale", self.scale), ("frames", self.frames)):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{key}={value} is no guidance scale: it must be finite (1 is none, 2 to 7 are usual). Set guidance.{key}.")
 
-    def prompts(self, prompts: Sequence[str]) -> list[str]:
-        return list(prompts) if self.scale == 1 else [*prompts, *[""] * len(prompts)]
+    def terms(self, given: bool) -> list[Term]:
+        """What to ask the network; the weights sum to 1."""
+        frames = self.frames if given and self.frames is not None else 1.0
+        every = [Term(self.scale, True, True), Term(frames - self.scale, False, True), Term(1 - frames, False, False)]
+        return [term for term in every if term.weight != 0]
 
-    def velocity(self, network: Velocity, noisy: Tensor, t: Tensor, text: Any, fps: Tensor) -> Tensor:
-        if self.scale == 1:
-            return network(noisy, t, text, fps)
-        both = network(torch.cat([noisy, noisy]), torch.cat([t, t]), text, torch.cat([fps, fps]))  # 2b c f h w
-        conditional, unconditional = both.chunk(2)
-        return unconditional + self.scale * (conditional - unconditional)
+    def prompts(self, prompts: Sequence[str], given: bool) -> list[str]:
+        return [prompt if term.prompt else "" for term in self.terms(given) for prompt in prompts]
+
+    def velocity(self, network: Velocity, point: Point, hidden: Point | None, text: Any, fps: Tensor) -> Tensor:
+        terms = self.terms(hidden is not None)
+        points = [point if term.frames or hidden is None else hidden for term in terms]
+        answers = network(
+            torch.cat([one.noisy for one in points]), torch.cat([one.t for one in points]), text, fps.repeat(len(terms))
+        )  # (terms b) c f h w
+        first, *others = answers.chunk(len(terms))
+        # As differences from the first: answers that agree are not moved by any scale.
+        return sum((term.weight * (other - first) for term, other in zip(terms[1:], others, strict=True)), start=first)

@@ -131,9 +131,12 @@ def main() -> None:
         record["peak_memory_bytes"] = max(record.get("peak_memory_bytes", 0), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
         write_text(file, json.dumps(record, indent=1) + "\n")
         if code:
-            print(f"\nthe stage '{name}' ended with exit code {code}; its message stands above.\n"
-                  "  What is done is kept: mend the cause, then run the same command again, or this stage alone:\n"
-                  f"  source .venv/bin/activate; {shlex.join(command)}", file=sys.stderr)
+            print(
+                f"\nthe stage '{name}' ended with exit code {code}; its message stands above.\n"
+                "  What is done is kept: mend the cause, then run the same command again, or this stage alone:\n"
+                f"  source .venv/bin/activate; {shlex.join(command)}",
+                file=sys.stderr,
+            )
             sys.exit(code if code > 0 else 128 - code)
 
     total = sum(stage["seconds"] for stage in record["stages"])

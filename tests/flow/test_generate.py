@@ -81,6 +81,26 @@ def test_known_frames_come_back_bit_for_bit_and_change_the_others(solver):
         assert not torch.allclose(made[row][:, ~mask[row]], free[row][:, ~mask[row]], atol=1e-3)
 
 
+def test_guidance_hides_given_frames_under_the_sample_s_own_noise_at_the_level_of_the_others():
+    known = torch.randn(2, CHANNELS, *GRID, generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros(2, 4, dtype=torch.bool)
+    mask[0, 0] = True
+    asked = []
+    generator = make(guidance=ClassifierFree(4.0, frames=2.0), steps=3)
+    generator._velocity = lambda noisy, t, *rest: asked.append((noisy, t)) or network(noisy, t, *rest)
+    latents(generator, [0, 1], known_latents=known, known_mask=mask)
+    noise = unit_noise(Rng(0), [0, 1], CHANNELS, GRID, stream=Stream.SAMPLING)
+    for level, (noisy, t) in zip(generator.grid[:3].float(), asked, strict=True):
+        told, shown, blind = noisy.chunk(3)
+        assert torch.equal(told, shown)
+        assert torch.equal(shown[0, :, 0], known[0, :, 0])
+        assert torch.allclose(blind[0, :, 0], (1 - level) * known[0, :, 0] + level * noise[0, :, 0], atol=1e-6)
+        assert torch.equal(blind[:, :, 1:], shown[:, :, 1:])
+        assert torch.equal(blind[1], shown[1])
+        assert t[0].tolist() == t[2].tolist() == [0.0, *[level] * 3]
+        assert (t[4:] == level).all()
+
+
 def test_what_stands_in_known_latents_outside_the_mask_is_never_read():
     mask = torch.zeros(5, 4, dtype=torch.bool)
     mask[:, 0] = True

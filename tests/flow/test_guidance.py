@@ -1,11 +1,11 @@
-"""Classifier-free guidance is the network itself at 1, the unconditional network at 0, and blind where the two agree."""
+"""Classifier-free guidance is the network itself at 1, the unconditional network at 0, and blind where the two agree; frames as prompts."""
 
 import math
 
 import pytest
 import torch
 
-from flow.guidance import ClassifierFree, NoGuidance
+from flow.guidance import ClassifierFree, NoGuidance, Point
 
 B = 3
 
@@ -25,19 +25,30 @@ def case(prompts=("a red circle", "a blue square moves", "")):
     return torch.randn(B, 2, 4, 3, 3, generator=random), torch.rand(B, 4, generator=random), torch.tensor([8.0, 8.0, 24.0]), list(prompts)
 
 
-def guided(guidance, prompts=None):
-    noisy, t, fps, default = case()
-    return guidance.velocity(network, noisy, t, encode(guidance.prompts(prompts or default)), fps)
+def concealed():
+    """The case with its first frame under noise."""
+    noisy, t, _, _ = case()
+    noisy, t = noisy.clone(), t.clone()
+    noisy[:, :, 0] += 1
+    t[:, 0] = 1
+    return Point(noisy, t)
 
 
-def raw(prompts=None):
+def guided(guidance, prompts=None, hidden=None):
     noisy, t, fps, default = case()
-    return network(noisy, t, encode(prompts or default), fps)
+    text = encode(guidance.prompts(prompts or default, hidden is not None))
+    return guidance.velocity(network, Point(noisy, t), hidden, text, fps)
+
+
+def raw(prompts=None, hidden=None):
+    noisy, t, fps, default = case()
+    point = hidden or Point(noisy, t)
+    return network(point.noisy, point.t, encode(prompts or default), fps)
 
 
 def test_scale_one_is_the_conditional_velocity_bit_for_bit_and_costs_one_half():
     assert torch.equal(guided(ClassifierFree(1.0)), raw())
-    assert ClassifierFree(1.0).prompts(["a", "b"]) == ["a", "b"]
+    assert ClassifierFree(1.0).prompts(["a", "b"], False) == ["a", "b"]
 
 
 def test_no_guidance_is_the_network():
@@ -61,15 +72,32 @@ def test_one_batch_equals_two_passes(scale):
     assert torch.allclose(guided(ClassifierFree(scale)), conditional + (scale - 1) * (conditional - unconditional), atol=1e-5)
 
 
-def test_the_network_is_called_once_a_step():
+@pytest.mark.parametrize(
+    ("scale", "frames", "hide", "answers"), [(2, None, False, 2), (2, 3, False, 2), (2, 3, True, 3), (3, 3, True, 2), (1, 1, True, 1)]
+)
+def test_the_network_is_called_once_a_step_for_no_more_answers_than_it_takes(scale, frames, hide, answers):
     calls = []
     noisy, t, fps, prompts = case()
-    guidance = ClassifierFree(2.0)
-    text = encode(guidance.prompts(prompts))
-    guidance.velocity(lambda *a: calls.append(len(a[0])) or network(*a), noisy, t, text, fps)
-    assert calls == [2 * B]
+    guidance = ClassifierFree(scale, frames)
+    text = encode(guidance.prompts(prompts, hide))
+    guidance.velocity(lambda *a: calls.append(len(a[0])) or network(*a), Point(noisy, t), concealed() if hide else None, text, fps)
+    assert calls == [answers * B]
 
 
-def test_a_scale_that_is_no_number_is_refused():
-    with pytest.raises(ValueError, match=r"guidance\.scale"):
-        ClassifierFree(math.nan)
+@pytest.mark.parametrize(("scale", "frames"), [(4.0, 2.0), (2.0, 2.0), (1.0, 3.0), (0.0, 2.0), (3.0, 0.0)])
+def test_given_frames_have_a_scale_of_their_own(scale, frames):
+    told, shown, blind = raw(), raw(["", "", ""]), raw(["", "", ""], concealed())
+    expected = blind + frames * (shown - blind) + scale * (told - shown)
+    assert torch.allclose(guided(ClassifierFree(scale, frames), hidden=concealed()), expected, atol=1e-5)
+    assert not torch.allclose(blind, shown, atol=1e-2)
+
+
+def test_a_scale_of_frames_changes_nothing_where_none_is_given_and_null_is_one():
+    assert torch.equal(guided(ClassifierFree(4.0, 2.0)), guided(ClassifierFree(4.0)))
+    assert torch.equal(guided(ClassifierFree(4.0), hidden=concealed()), guided(ClassifierFree(4.0)))
+
+
+@pytest.mark.parametrize("key", ["scale", "frames"])
+def test_a_scale_that_is_no_number_is_refused(key):
+    with pytest.raises(ValueError, match=rf"guidance\.{key}"):
+        ClassifierFree(**{"scale": 1.0, key: math.nan})
