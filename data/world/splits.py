@@ -6,8 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from data.world.captions import prompt_for
-from data.world.vocabulary import COLOURS, EASY_MOTIONS, MOTIONS, PLAIN_BACKGROUNDS, SHAPES, Attributes, Claim
+from data.world.vocabulary import COLOURS, EASY_MOTIONS, MOTIONS, SHAPES
 from runtime.seeding import Stream, generator
 
 DIFFICULTIES = ("easy", "standard", "hard")
@@ -126,34 +125,3 @@ def draw_triple(rng: np.random.Generator, difficulty: str, kind: str | None) -> 
     """One combination: of a held-out kind all equally likely, of the seen ones (None) by `seen_weights`."""
     choices = by_kind(difficulty)[kind]
     return choices[int(rng.choice(len(choices), p=seen_weights(difficulty) if kind is None else None))]
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A text, what it claims, and which kind of held-out combination it asks for (None: a seen one)."""
-
-    text: str
-    claim: Claim
-    kind: str | None
-
-
-def heldout_prompts(count: int, seed: int, difficulty: str = "easy") -> list[Prompt]:
-    """Prompts that ask for combinations never seen, the three kinds in turns, no combination twice before all of its kind were used."""
-    return [_prompt(i, seed, difficulty, KINDS[i % len(KINDS)], i // len(KINDS)) for i in range(count)]
-
-
-def seen_prompts(count: int, seed: int, difficulty: str = "easy") -> list[Prompt]:
-    """Prompts that ask for seen combinations, no one twice before all were used."""
-    return [_prompt(i, seed, difficulty, None, i) for i in range(count)]
-
-
-def _prompt(number: int, seed: int, difficulty: str, kind: str | None, place: int) -> Prompt:
-    choices = by_kind(difficulty)[kind]
-    lap, place = divmod(place, len(choices))
-    turn = 0 if kind is None else 1 + KINDS.index(kind)
-    order = generator(seed, Stream.WORDING, 2**40 + turn, lap).permutation(len(choices))
-    grounds = generator(seed, Stream.WORDING, 2**41 + turn, lap).permutation(len(choices))
-    shape, colour, motion = choices[order[place]]
-    background = tuple(PLAIN_BACKGROUNDS)[grounds[place] % len(PLAIN_BACKGROUNDS)]
-    what = Claim((Attributes(shape, colour, motion),), background)
-    return Prompt(prompt_for(what, seed, number), what, kind)
