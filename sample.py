@@ -148,7 +148,7 @@ def make(config: Config, words: Words) -> None:
                 bar.write(f"{files[0]}  {seconds:.2f} s  {shown(clip.prompt)}", file=sys.stdout)
                 number += 1
     print(f"{len(clips)} clip{'s' * (len(clips) > 1)} of {shape.frames} frames, {shape.width}x{shape.height}, {shape.fps:g} fps in {out}")
-    print("more: variations=4, seed=1, steps=24, guidance.scale=4; how a clip was made stands in the .json beside it")
+    print("more: variations=4, seed=1, steps=24, guidance.scale=3; how a clip was made stands in the .json beside it")
 
 
 def sample(generator: Generator, clips: Sequence[Clip], grid: Grid, fps: float, seed: int, known: Known, progress: Progress) -> np.ndarray:
