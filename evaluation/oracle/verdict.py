@@ -118,7 +118,7 @@ def shape_holds(track: Track, name: str, free: bool) -> bool:
     named &= track.fit.edge_px <= RIM_PX + RIM_SHARE * radius
     # A frame in which something covers a part may speak for the shape, never against it.
     asked = track.whole | (track.found & named)
-    return asked.mean() >= LEAST_ASKED and mostly(named, asked)
+    return bool(asked.mean() >= LEAST_ASKED) and mostly(named, asked)
 
 
 def size(track: Track, objects: int, side_px: int) -> str:

@@ -128,6 +128,16 @@ def test_each_wrong_attribute_is_named() -> None:
         assert attributes["count"]
 
 
+@pytest.mark.parametrize("shown", [0, 3, 5, 17])
+def test_a_verdict_is_made_of_plain_truth_values_that_json_can_write(shown: int) -> None:
+    scene = draw_scene(0, 4, "easy", "val")
+    video = render(scene, 17, 64, 64)
+    video[shown:] = video[0, 0, 0]  # the object vanishes: after 5 frames it is known, but too seldom seen for its shape to be asked
+    verdict = judge(video, facts(scene))
+    assert {type(value) for value in (verdict.correct, verdict.lenient, *verdict.attributes.values())} == {bool}
+    assert verdict.correct == (shown == 17)
+
+
 def test_a_claim_is_judged_by_what_it_says_alone() -> None:
     clip = Draw(generator(3, Stream.WORLD, 0), 17, 64).sketch("up")
     video = clip.video()
