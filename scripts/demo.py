@@ -120,8 +120,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "stages.json"
     record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"recipe": recipe, "stages": []}
-    if record["recipe"] != recipe:
-        sys.exit(f"{out} was made by the {record['recipe']} recipe, not by {recipe}. Remove it, or choose another folder: --out runs/other")
+    if record.get("recipe") != recipe:
+        made = record.get("recipe", "an older")
+        sys.exit(f"{out} was made by the recipe '{made}', not by '{recipe}'. Remove it, or choose another folder: --out runs/other")
 
     announce(recipe)
     for name, command in stages(out, RECIPES[recipe]):
