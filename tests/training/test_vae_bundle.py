@@ -58,7 +58,7 @@ def test_an_unfinished_source_is_named(tmp_path, capsys):
         (source / "config.yaml").write_text(dump({"objective": {"vae": NODE}, "trainer": {"max_steps": 2}}))
         run.mkdir()
         bundle_vae(str(source), NODE, run)
-        assert ("stopped at step 1 of 2" in capsys.readouterr().err) == said
+        assert (f"stopped at step {step} of 2" in capsys.readouterr().err) == said
 
 
 def test_what_is_no_vae_run_is_refused(tmp_path):
