@@ -23,12 +23,14 @@ KEPT_DB = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A real clip whose first frame is given: what it shows, its full caption and one that tells the motion alone."""
+    """A real clip whose first frame is given: what it shows, its full caption, one that tells the motion alone, and which rule keeps its
+    combination from training (None: it was seen)."""
 
     video: Video
     claim: Claim
     full: str
     motion: str
+    kind: str | None = None
 
     def caption(self, mode: str) -> str:
         return {"full": self.full, "motion": self.motion, "empty": ""}[mode]
@@ -75,7 +77,8 @@ def without_motion(claim: Claim) -> Claim:
 
 
 def summary(results: Sequence[Animated], seed: int = 0) -> dict[str, Any]:
-    """Per kind of caption: the share that is right per claimed attribute, in shape and colour at once and in `all`, and the first frame."""
+    """Per kind of caption: the share that is right per claimed attribute, in shape and colour at once (also per kind of held-out combination)
+    and in `all`, and the first frame."""
     return {mode: _summary([result for result in results if result.mode == mode], seed) for mode in MODES}
 
 
@@ -83,11 +86,14 @@ def _summary(results: Sequence[Animated], seed: int) -> dict[str, Any]:
     verdicts = [result.verdict.attributes for result in results]
     names = dict.fromkeys(name for verdict in verdicts for name in verdict)  # unlike clips may claim unlike things
     shares = {name: wilson([verdict[name] for verdict in verdicts if name in verdict]) for name in names}
-    shares["shape_and_colour"] = wilson([all(verdict[name] for name in ("shape", "colour") if name in verdict) for verdict in verdicts])
+    kept = [all(verdict[name] for name in ("shape", "colour") if name in verdict) for verdict in verdicts]
+    shares["shape_and_colour"] = wilson(kept)
     shares["all"] = wilson([result.verdict.correct for result in results])
     shares["first_frame_kept"] = wilson([result.first_frame_psnr_db >= result.vae_first_frame_psnr_db - KEPT_DB for result in results])
+    kinds = sorted({result.given.kind for result in results if result.given.kind is not None})
     return {
         **{name: share.as_dict() for name, share in shares.items()},
+        "kinds": {kind: wilson([ok for ok, result in zip(kept, results, strict=True) if result.given.kind == kind]).as_dict() for kind in kinds},
         "first_frame_psnr_db": bootstrap([result.first_frame_psnr_db for result in results], seed).value,
         "vae_first_frame_psnr_db": bootstrap([result.vae_first_frame_psnr_db for result in results], seed).value,
         "n": len(results),

@@ -178,6 +178,7 @@ def _image_to_video(media: Media, folder: Path, samples: Figures, dit: Figures) 
         caption = f"<q>{escape(item['caption'])}</q>" if item["caption"] else "<em>no caption</em>"
         right = all(item["attributes"].values())
         cards.append(card(pair(given, "given", made, "made"), caption, verdict(right, item["attributes"]), wrong=not right))
+    seen = {f"{MODES.get(mode, mode)}, seen combinations": node for mode, node in dit.get("image_to_video_seen", {}).items()}
     shares = {name for node in figures.values() for name in node if isinstance(node[name], Mapping)}
     names = [name for name in ("shape", "colour", "motion", "background") if name in shares]
     rows = [
@@ -187,7 +188,7 @@ def _image_to_video(media: Media, folder: Path, samples: Figures, dit: Figures) 
             f"{node['first_frame_psnr_db']:.1f} dB",
             f"{node['vae_first_frame_psnr_db']:.1f} dB",
         ]
-        for mode, node in figures.items()
+        for mode, node in {**figures, **seen}.items()
     ]
     head = [f"right in, of {next(iter(figures.values()))['n']} clips", *names, "first frame kept at", "autoencoder alone"]
     words = (

@@ -26,8 +26,8 @@ from evaluation.reconstruction import HIGHEST_DB, Boxes, compare, psnr_db
 
 Video = NDArray[np.uint8]  # t h w c
 Reconstruct = Callable[[Sequence[Video]], Sequence[Video]]
-# Sample numbers of the three parts of an evaluation: unlike ranges, so that no two share noise.
-SEEN_FROM, ANIMATED_FROM = 100_000, 200_000
+# Sample numbers of the four parts of an evaluation: unlike ranges, so that no two share noise.
+SEEN_FROM, ANIMATED_FROM, ANIMATED_SEEN_FROM = 100_000, 200_000, 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Plan:
     Args:
         prompts: with held-out combinations, the kinds taking turns.
         seen: prompts with combinations that training showed.
-        animated: clips whose first frame is given, under three captions each.
+        animated: clips whose first frame is given, under three captions each: so many of held-out combinations, so many of seen ones.
         difficulty: of the world the run was trained on.
         seed: of prompts, noise, the shuffled control and the bootstrap.
     """
@@ -115,14 +115,23 @@ def evaluate_vae(clips: Sequence[Clip], reconstruct: Reconstruct, seed: int, bat
     return Result(figures, {"reconstructions": items}, sheet)
 
 
-def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate: Animate, reconstruct: Reconstruct) -> Result:
-    """A generator: prompt following with its controls, image to video, and the VAE behind it."""
+def evaluate_flow(
+    plan: Plan, clips: Sequence[Clip], seen_clips: Sequence[Clip], generate: Generate, animate: Animate, reconstruct: Reconstruct
+) -> Result:
+    """A generator: prompt following with its controls, image to video, and the VAE behind it.
+
+    Args:
+        clips: of held-out combinations.
+        seen_clips: that training did not show either, of combinations that it did.
+    """
     unseen = draw_prompts(plan.prompts, plan.seed, plan.difficulty, "heldout")
     seen = draw_prompts(plan.seen, plan.seed, plan.difficulty, "val")
     records = prompt_following.follow(generate, unseen, 0, plan.batch_size)
     seen_records = prompt_following.follow(generate, seen, SEEN_FROM, plan.batch_size)
-    given = [Given(clip.video, clip.claim, clip.short, clip.motion) for clip in clips[: plan.animated]]
-    animated = image_to_video.animate_all(animate, reconstruct, given, ANIMATED_FROM, plan.batch_size)
+    animated, animated_seen = (
+        image_to_video.animate_all(animate, reconstruct, _given(part[: plan.animated], plan.difficulty), first, plan.batch_size)
+        for part, first in ((clips, ANIMATED_FROM), (seen_clips, ANIMATED_SEEN_FROM))
+    )
     vae = evaluate_vae(clips, reconstruct, plan.seed, plan.batch_size)
 
     overall = prompt_following.summary(records)
@@ -141,6 +150,7 @@ def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate
         **_binding(records),
         **vae.figures,
         "image_to_video": image_to_video.summary(animated, plan.seed),
+        "image_to_video_seen": image_to_video.summary(animated_seen, plan.seed),
     }
     chosen, drawn = choose([record.verdict.correct for record in records])
     gallery = {
@@ -170,6 +180,13 @@ def evaluate_flow(plan: Plan, clips: Sequence[Clip], generate: Generate, animate
     sheet = [_row(record) for record in [*records[:16], *wrong]]
     sheet += [(item.video, f"first frame given, “{item.given.caption(item.mode)}”: {_marks(item.verdict)}") for item in _shown_animated(animated)]
     return Result(figures, gallery, sheet)
+
+
+def _given(clips: Sequence[Clip], difficulty: str) -> list[Given]:
+    rule = heldout(difficulty)
+    firsts = [clip.claim.objects[0] for clip in clips]
+    kinds = [rule.kind(first.shape or "", first.colour or "", first.motion or "") for first in firsts]
+    return [Given(clip.video, clip.claim, clip.short, clip.motion, kind) for clip, kind in zip(clips, kinds, strict=True)]
 
 
 def _binding(records: Sequence[Record]) -> dict[str, Any]:

@@ -42,9 +42,10 @@ def main(config: Config) -> None:
 
     if "dit" in saved["objective"]:
         networks = load_networks(run, device)
-        print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, {config['animated']} first frames x 3 captions")
+        print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions")
         counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
-        result = flow_result(config, networks, Plan(**counts, difficulty=world["difficulty"]), clips, device)
+        seen_clips = read_clips(folder / "val", config["animated"], AutoReader())
+        result = flow_result(config, networks, Plan(**counts, difficulty=world["difficulty"]), clips, seen_clips, device)
         protocol |= {"weights_sha256": networks.weights_sha256, "step": networks.step, "steps": config["steps"]}
         protocol |= {name: described(config[name]) for name in ("solver", "guidance")} | {key: config[key] for key in ("prompts", "seen", "animated")}
     else:
@@ -70,7 +71,7 @@ def find_world(given: str | None, saved: Config) -> tuple[Path, dict]:
         raise ConfigError(f"world={folder} is no folder of scripts/make_world.py ({error}). Set world=<that folder>.") from None
 
 
-def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence, device: str) -> Result:
+def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence, seen_clips: Sequence, device: str) -> Result:
     shape = trained_shape(networks.config)
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
     generator = make_generator(networks, config, device)
@@ -82,7 +83,7 @@ def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence,
         latents, known = known_prefix(networks.vae, np.stack(firsts), grid)
         return list(generator.videos(generator.latents(captions, grid, shape.fps, plan.seed, samples, latents, known)).numpy())
 
-    return evaluate_flow(plan, clips, generate, animate, lambda videos: reconstructed(networks.vae, videos, device))
+    return evaluate_flow(plan, clips, seen_clips, generate, animate, lambda videos: reconstructed(networks.vae, videos, device))
 
 
 @torch.no_grad()
@@ -121,10 +122,13 @@ def show(result: Result) -> None:
         line(f"prompts of {count} object{'s' * (count != '1')}", share)
     if "swapped" in figures:
         line("two objects, colours exchanged", figures["swapped"])
-    for mode, node in figures["image_to_video"].items():
-        for name in ("shape", "colour", "shape_and_colour", "motion", "first_frame_kept"):
-            if name in node:
-                line(f"image to video, {mode}: {name}", node[name])
+    for part, shown in (("image_to_video", "image to video"), ("image_to_video_seen", "the same, seen")):
+        for mode, node in figures[part].items():
+            for name in ("shape", "colour", "shape_and_colour", "motion", "first_frame_kept"):
+                if name in node:
+                    line(f"{shown}, {mode}: {name}", node[name])
+            for kind, share in node["kinds"].items():
+                line(f"{shown}, {mode}: both, {kind}", share)
     share = following["all"]
     print(f"held-out prompts with everything right: {100 * share['value']:.1f} % of {share['n']} (chance {100 * figures['chance']:.2f} %)")
 

@@ -86,7 +86,7 @@ def test_each_prompt_gives_clips_with_sidecars(runs, tmp_path, capsys):
     facts = sidecar(tmp_path / "a" / "003-it-grows.mp4")
     said = {"prompt": "it grows", "seed": 5, "sample": 1, "frames": 9, "fps": 8, "height": 16, "width": 24, "steps": 3, "image": None, "step": 7}
     assert said.items() <= facts.items()
-    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 5.0, "frames": 2.5}
+    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 5.0, "frames": 4.0}
     assert {"run", "solver", "shift", "config_sha256", "weights_sha256", "seconds", "torch"} <= set(facts)
     assert frames(tmp_path / "a" / "000-a-red-circle.mp4").shape == (9, 16, 24, 3)
     printed = capsys.readouterr().out

@@ -17,8 +17,8 @@ _SIDES = {"right": "right", "left": "left", "up": "up", "down": "down"}
 _FROM = {"right": "from left to right", "left": "from right to left", "up": "from bottom to top", "down": "from top to bottom"}
 # The first wording of a motion is the compact one, used where several objects share a sentence.
 _MOTIONS: dict[str, tuple[str, ...]] = {
-    "grow": ("grows", "gets bigger", "becomes larger"),
-    "shrink": ("shrinks", "gets smaller", "becomes smaller"),
+    "grow": ("grows", "gets bigger", "becomes larger", "grows bigger and bigger"),
+    "shrink": ("shrinks", "gets smaller", "becomes smaller", "shrinks more and more"),
     "bounce": ("bounces around", "bounces off the walls", "bounces from wall to wall"),
     "circle_around": ("circles around", "goes around in a loop", "orbits one spot"),
     "rotate": ("rotates", "spins in place", "turns around itself"),
@@ -26,13 +26,15 @@ _MOTIONS: dict[str, tuple[str, ...]] = {
 }
 for _side, _word in _SIDES.items():
     _to = f"to the {_word}" if _side in ("right", "left") else f"{_word}wards"
-    _MOTIONS[_side] = (f"moves {_word}", f"moves {_to}", f"moves {_FROM[_side]}", f"slides {_word}")
+    _MOTIONS[_side] = (f"moves {_word}", f"moves {_to}", f"moves {_FROM[_side]}", f"drifts {_to}", f"slides {_word}", f"goes {_FROM[_side]}")
 for _rise, _level in (("up", "upper"), ("down", "lower")):
     for _side in ("right", "left"):
         _MOTIONS[f"{_rise}_{_side}"] = (
             f"moves to the {_level} {_side}",
+            f"moves {_rise} and to the {_side}",
             f"moves diagonally {_rise} and {_side}",
-            f"slides {_rise} and to the {_side}",
+            f"drifts towards the {_level} {_side}",
+            f"slides {_rise} and {_side}",
         )
 _GERUNDS = {
     "grows": "growing",
@@ -49,6 +51,7 @@ _GERUNDS = {
     "stays": "staying",
     "rests": "resting",
     "moves": "moving",
+    "drifts": "drifting",
     "slides": "sliding",
 }
 # A background as an adjective before "background" and as a noun after "over".
@@ -72,7 +75,9 @@ _SHORT_ONE = (
     "a {thing} {does} over {floor}",
     "on a {ground} background, a {thing} {does}",
     "{ground} background, a {thing} {does}",
-    "over {floor}, a {thing} {does}",
+    "a {thing} that {does}, {ground} background",
+    "with a {ground} background, a {thing} {does}",
+    "over {floor} a {thing} {does}",
 )
 _SHORT_MANY = (
     "{cast}, on a {ground} background",

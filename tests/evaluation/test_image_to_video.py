@@ -1,6 +1,7 @@
 """Laws of image to video: what is given, what is held against what."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import log10
 
 import numpy as np
@@ -46,6 +47,15 @@ def test_a_frozen_first_frame_keeps_shape_and_colour_and_fails_the_motion() -> N
     assert (figures["motion"]["shape"]["value"], figures["motion"]["colour"]["value"]) == (1, 1)
     assert figures["motion"]["motion"]["value"] == figures["motion"]["all"]["value"] == 0
     assert figures["empty"]["all"]["value"] == 1
+
+
+def test_what_is_kept_is_counted_per_kind_of_held_out_combination() -> None:
+    def first_kept(firsts: Sequence[np.ndarray], texts: Sequence[str], samples: Sequence[int]) -> list[np.ndarray]:
+        return [video if number == 0 else np.zeros_like(video) for video, number in zip(whole(firsts, texts, samples), samples, strict=True)]
+
+    clips = [replace(clip, kind=kind) for clip, kind in zip(CLIPS, ("triple", "triple", "shape_colour", None), strict=True)]
+    kinds = summary(animate_all(first_kept, unchanged, clips))["motion"]["kinds"]
+    assert {kind: (share["value"], share["n"]) for kind, share in kinds.items()} == {"shape_colour": (0, 1), "triple": (0.5, 2)}
 
 
 def test_another_object_is_not_kept() -> None:

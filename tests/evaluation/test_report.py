@@ -71,7 +71,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return [next(c.video for c in clips if np.array_equal(c.video[:1], first)) for first in firsts]
 
     plan = Plan(prompts=14, seen=2, animated=6, difficulty="easy", seed=0)
-    write(make(root / "dit"), evaluate_flow(plan, clips, generate, animate, lambda videos: videos), PROTOCOL, 8)
+    write(make(root / "dit"), evaluate_flow(plan, clips, clips, generate, animate, lambda videos: videos), PROTOCOL, 8)
     write(make(root / "vae"), evaluate_vae(clips, lambda videos: videos, 0), PROTOCOL, 8)
     for name in ("vae", "dit"):
         rows = [{"kind": kind, "step": step, "loss": 2.0 / step} for step in range(1, 40) for kind in ("train", "val")]
@@ -222,6 +222,8 @@ def test_figures_that_others_rely_on_have_their_keys(demo: Path) -> None:
     assert share <= set(following["seen"]) & set(figures["ceiling"])
     assert figures["chance"] == pytest.approx(1 / 720)
     assert {"psnr_db", "psnr_box_db", "ssim"} <= set(figures["vae"])
-    assert figures["image_to_video"]["motion"]["motion"]["value"] == 1
+    for part in ("image_to_video", "image_to_video_seen"):
+        assert figures[part]["motion"]["motion"]["value"] == 1
+    assert "no caption, seen combinations" in page(demo)
     assert figures["vae"] == json.loads((demo / "vae" / "evaluation.json").read_text())["vae"]
     assert (demo / "dit" / "evaluation.png").stat().st_size > 10_000

@@ -10,7 +10,8 @@ from data.reader import PyAVReader
 from data.world.captions import claim
 from data.world.folder import World, make_world
 from evaluation.reconstruction import box_psnr_db, psnr_db
-from evaluation.suite import Plan, evaluate_vae, read_clips
+from evaluation.statistics import wilson
+from evaluation.suite import Plan, evaluate_flow, evaluate_vae, read_clips
 
 WORLD = World("easy", seed=4, clips=0, val=0, heldout=3, frames=17, fps=8, height=64, width=64, crf=12)
 
@@ -57,6 +58,25 @@ def test_an_index_and_a_truth_of_unlike_clips_are_refused(folder: Path, tmp_path
 class _Black(PyAVReader):
     def read(self, path: str, wanted: object = None) -> np.ndarray:
         return np.zeros((17, 64, 64, 3), np.uint8)
+
+
+def test_first_frames_are_lent_by_clips_of_held_out_and_of_seen_combinations(folder: Path, tmp_path: Path) -> None:
+    make_world(replace(WORLD, val=2, heldout=0), tmp_path, processes=1)
+    heldout, seen = read_clips(folder, 3, PyAVReader()), read_clips(tmp_path / "val", 2, PyAVReader())
+    videos = {clip.video[:1].tobytes(): clip.video for clip in [*heldout, *seen]}
+    plan = Plan(prompts=2, seen=2, animated=2, difficulty="easy", seed=0)
+    figures = evaluate_flow(
+        plan,
+        heldout,
+        seen,
+        lambda prompts, samples: [heldout[0].video for _ in prompts],
+        lambda firsts, captions, samples: [videos[first.tobytes()] for first in firsts],
+        lambda given: given,
+    ).figures
+    for part in ("image_to_video", "image_to_video_seen"):
+        assert figures[part]["motion"]["all"] == wilson([True, True]).as_dict()
+    assert sum(share["n"] for share in figures["image_to_video"]["motion"]["kinds"].values()) == 2
+    assert figures["image_to_video_seen"]["motion"]["kinds"] == {}
 
 
 def test_a_plan_that_measures_nothing_is_refused() -> None:
