@@ -86,7 +86,7 @@ def test_each_prompt_gives_clips_with_sidecars(runs, tmp_path, capsys):
     facts = sidecar(tmp_path / "a" / "003-it-grows.mp4")
     said = {"prompt": "it grows", "seed": 5, "sample": 1, "frames": 9, "fps": 8, "height": 16, "width": 24, "steps": 3, "image": None, "step": 7}
     assert said.items() <= facts.items()
-    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 5.0, "frames": 4.0}
+    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 4.0, "frames": 4.0}
     assert {"run", "solver", "shift", "config_sha256", "weights_sha256", "seconds", "torch"} <= set(facts)
     assert frames(tmp_path / "a" / "000-a-red-circle.mp4").shape == (9, 16, 24, 3)
     printed = capsys.readouterr().out
@@ -124,10 +124,10 @@ def test_folders_are_taken_word_for_word(runs, tmp_path):
 
 def test_size_length_rate_solver_and_guidance_are_keys(runs, tmp_path):
     size = ("frames=5", "height=32", "width=16", "fps=12.5")
-    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x", *size, "solver=heun", "guidance=4", "formats=[mp4,gif,strip]")
+    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x", *size, "solver=heun", "guidance=3", "formats=[mp4,gif,strip]")
     assert frames(tmp_path / "000-x.mp4").shape == (5, 32, 16, 3)
     facts = sidecar(tmp_path / "000-x.mp4")
-    assert (facts["solver"], facts["guidance"]["scale"], facts["fps"]) == ({"_target_": "flow.solvers.Heun"}, 4, 12.5)
+    assert (facts["solver"], facts["guidance"]["scale"], facts["fps"]) == ({"_target_": "flow.solvers.Heun"}, 3, 12.5)
     assert Image.open(tmp_path / "000-x.gif").n_frames == 5
     assert Image.open(tmp_path / "000-x.png").width > 16
 
