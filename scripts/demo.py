@@ -39,7 +39,8 @@ class Recipe:
 
 
 RECIPES = {
-    "easy": Recipe(""),
+    # Of 5000 clips a given frame is remembered rather than looked at: its shape was kept on every clip of training, on 90 % of fresh ones.
+    "easy": Recipe("", ("clips=12000",)),
     "fast": Recipe("_fast", ("clips=400", "val=32", "heldout=32"), ("clips=24",), ("prompts=24", "seen=12", "animated=8", "clips=24")),
     "standard": Recipe("_standard", ("difficulty=standard", "clips=12000"), (), ("prompts=512",)),
 }

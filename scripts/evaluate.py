@@ -122,13 +122,12 @@ def show(result: Result) -> None:
         line(f"prompts of {count} object{'s' * (count != '1')}", share)
     if "swapped" in figures:
         line("two objects, colours exchanged", figures["swapped"])
-    for part, shown in (("image_to_video", "image to video"), ("image_to_video_seen", "the same, seen")):
+    for part, combinations in (("image_to_video", "held out"), ("image_to_video_seen", "seen")):
+        print(f"  image to video, fresh clips of combinations that were {combinations}, by caption:")
         for mode, node in figures[part].items():
-            for name in ("shape", "colour", "shape_and_colour", "motion", "first_frame_kept"):
+            for name in ("shape_and_colour", "motion", "first_frame_kept"):
                 if name in node:
-                    line(f"{shown}, {mode}: {name}", node[name])
-            for kind, share in node["kinds"].items():
-                line(f"{shown}, {mode}: both, {kind}", share)
+                    line(f"  {mode}: {name}", node[name])
     share = following["all"]
     print(f"held-out prompts with everything right: {100 * share['value']:.1f} % of {share['n']} (chance {100 * figures['chance']:.2f} %)")
 
