@@ -1,184 +1,135 @@
-"""Which clips a set holds and what is said of them: rows read from an index file, each with a path that stays under the set's folder."""
+"""Which clips a set holds and what is said of them: read from any format, each with a path that stays under the set's folder."""
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.batch import Captions
+from data.formats import sources
+from data.formats.fields import Columns
+from data.formats.rows import Box, Ignored, Row
+from data.media import Media
 
-MAX_LINE_BYTES = 16 * 2**20  # a longer line is no caption but a mistake; also the bound on memory per line
+__all__ = ["Box", "Columns", "Ignored", "Index", "Row", "Source", "duplicates", "read_index", "read_sources"]
+
+Source = str | Path | Mapping[str, Any]  # a set, or {"path": ..., "weight": 2.0, "root": ..., "columns": {...}}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One clip of a set.
+class Part:
+    """One of several sets that an index was put together from.
 
     Args:
-        path: the file, absolute, with links resolved.
-        captions: texts by kind; may be empty, the clip is then unconditional.
-        frames, fps, width, height: what the index says, for planning; None where it says nothing. The file's own header decides.
+        start: its first row.
     """
 
-    path: str
-    captions: Captions = field(default_factory=dict)
-    frames: int | None = None
-    fps: float | None = None
-    width: int | None = None
-    height: int | None = None
+    source: str
+    root: str
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The rows of a set, in the order of their source. Every format is a function that returns one of these.
+    """The rows of a set, in the order of their source.
 
     Args:
-        source: the file or folder that the rows came from, for messages.
+        source: the file, folder or pattern that the rows came from, for messages.
         root: the folder that all paths lie under.
+        ignored: what the source holds besides, by sort.
+        parts: the sets it was put together from; empty if it is one.
     """
 
     source: str
     root: str
     rows: tuple[Row, ...]
+    ignored: tuple[Ignored, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def name(self, row: int) -> str:
-        """The row's path as seen from the root."""
-        return os.path.relpath(self.rows[row].path, self.root)
+        """The row's path as seen from the root, with its member of a tar file; of several sets, with the set before it."""
+        media = self.rows[row].media
+        part = self.parts[bisect_right(self.parts, row, key=lambda part: part.start) - 1] if self.parts else None
+        name = os.path.relpath(media.path, part.root if part else self.root)
+        name = f"{name}:{media.member}" if media.member else name
+        return f"{part.source}: {name}" if part else name
+
+    def take(self, rows: Sequence[int]) -> "Index":
+        """An index of these rows alone, given in rising order."""
+        parts = tuple(replace(part, start=bisect_left(rows, part.start)) for part in self.parts)
+        return replace(self, rows=tuple(self.rows[row] for row in rows), parts=parts)
 
 
-def read_index(path: str | Path, root: str | Path | None = None) -> Index:
-    """Read an index of JSON lines: {"path": "clips/0.mp4", "caption": "...", ...}, one clip a line.
+def read_index(source: str | Path, root: str | Path | None = None, columns: Columns | None = None) -> Index:
+    """Read a set of any format, recognised by its name and checked by its content.
 
-    Keys: path; `caption` (a text or several) or `captions` (texts by kind); frames, fps, width, height (optional). Other keys are left alone.
+    - A file .jsonl, .ndjson, .json (a list of objects), .csv, .tsv or .parquet: one clip a row, see `data.formats.fields.ROLES` for the
+      names of columns: path, caption (a text, several, or texts by kind), start_s, end_s, weight, fps, boxes. In csv and tsv an empty
+      cell is no value; there and in parquet a text in the columns `captions` or `boxes` may be JSON.
+    - A folder: if it holds an index of its own, index.* or metadata.*, that one and nothing else says what the clips are; the videos
+      and pictures that it does not name are ignored. Else all videos and pictures in it and in its folders, hidden ones left out, in
+      natural order, a picture being a video of one frame; the text file of the same name is one caption, else the captions of a JSON
+      file of the same name. Else, if it holds neither, its .tar files are shards.
+    - Shards of WebDataset: a .tar file or a pattern, "set-{0000..0009}.tar" or "set-*.tar". They are read in place; nothing is extracted.
 
     Args:
-        root: where paths start and must stay; the index file's folder if None.
-    Raises: ValueError naming the file and the row for whatever is wrong with a line; nothing is skipped in silence. Whether the videos
-        exist is not asked here: a missing one is a data fault, counted when it is read.
+        root: where paths start and must stay; the folder itself, or the folder that the file lies in, if None.
+        columns: role -> the column that plays it, where the names leave it open.
+    Raises: ValueError naming the file and the row for whatever is wrong; nothing is skipped in silence. Whether the videos exist is not
+        asked here: a missing one is a data fault, counted when it is read.
     """
-    source = os.fspath(path)
-    base = os.path.realpath(os.path.dirname(source) or "." if root is None else root)
-    paths = _Paths(base)
-    rows = []
-    for number, line in _lines(source):
-        where = f"{source}, row {number}"
-        try:
-            rows.append(_row(json.loads(line), paths, where))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not a JSON object ({error.msg} at column {error.colno}). Each line must be one.") from error
-        except RecursionError as error:
-            raise ValueError(f"{where}: JSON nested too deeply. Each line must be one flat object.") from error
-    if not rows:
-        raise ValueError(f"{source}: the index names no clip. Each line must be a JSON object with a path.")
-    return Index(source, base, tuple(rows))
+    found = sources.read(os.fspath(source), None if root is None else os.fspath(root), columns)
+    return Index(os.fspath(source), found.root, tuple(found.rows), tuple(found.ignored))
 
 
-class _Paths:
-    """Resolves paths under a root, one realpath a folder rather than one a file."""
+def read_sources(given: Source | Sequence[Source], root: str | Path | None = None) -> Index:
+    """One index of several sets, one after the other: a mixture.
 
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.folders: dict[str, str] = {}
-
-    def resolve(self, path: str, where: str) -> str:
-        if "\0" in path:
-            raise ValueError(f"{where}: the path {path!r} holds a NUL character, no file can have that name")
-        joined = os.path.join(self.root, path)
-        folder, name = os.path.split(joined)
-        if folder not in self.folders:
-            self.folders[folder] = os.path.realpath(folder)
-        resolved = os.path.join(self.folders[folder], name)
-        if name in ("", ".", "..") or os.path.islink(resolved):
-            resolved = os.path.realpath(joined)
-        if os.path.commonpath([self.root, resolved]) != self.root:
-            raise ValueError(f"{where}: the path {path!r} leads out of {self.root} (to {resolved}). Put the file under that folder.")
-        return resolved
-
-
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Rows of the file with their numbers from 1, blank ones left out; a line ends at a line feed and nowhere else."""
-    if not os.path.isfile(source):
-        raise ValueError(f"there is no index file {source}. Set data.train and data.val to index files.")
-    with open(source, "rb") as file:
-        number = 0
-        while raw := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(raw) > MAX_LINE_BYTES:
-                raise ValueError(f"{source}, row {number}: longer than {MAX_LINE_BYTES >> 20} MiB. One line is one clip.")
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{source}, row {number}: not UTF-8 ({error.reason} at byte {error.start}). Save the index as UTF-8.") from error
-            if line.strip():
-                yield number, line
+    Args:
+        given: one set or several. A set's weight multiplies those of its rows.
+        root: of the sets that name none of their own, see read_index.
+    Raises: ValueError naming the set.
+    """
+    given = [given] if isinstance(given, str | Path | Mapping) else list(given)
+    if not given:
+        raise ValueError("there is no set to read: the list is empty. Name at least one folder or index file.")
+    indexes = [_read_source(source, root, number) for number, source in enumerate(given, 1)]
+    if len(indexes) == 1:
+        return indexes[0]
+    parts, rows = [], []
+    for index in indexes:
+        parts.append(Part(index.source, index.root, len(rows)))
+        rows += index.rows
+    ignored = [replace(item, what=f"{item.what} (in {index.source})") for index in indexes for item in index.ignored]
+    common = os.path.commonpath([index.root for index in indexes])
+    return Index(", ".join(index.source for index in indexes), common, tuple(rows), tuple(ignored), tuple(parts))
 
 
-def _row(fields: Any, paths: _Paths, where: str) -> Row:
-    if not isinstance(fields, dict):
-        raise ValueError(f"{where}: got a {type(fields).__name__}, wanted a JSON object such as {{'path': 'clips/0.mp4', 'caption': '...'}}")
-    path = fields.get("path")
-    if not isinstance(path, str) or not path:
-        raise ValueError(f"{where}: 'path' must be a text naming the video, got {path!r} (keys: {', '.join(map(str, fields)) or 'none'})")
-    return Row(
-        path=paths.resolve(_text(path, "path", where), where),
-        captions=_captions(fields, where),
-        frames=_count(fields, "frames", where),
-        fps=_rate(fields, where),
-        width=_count(fields, "width", where),
-        height=_count(fields, "height", where),
-    )
+def _read_source(source: Source, root: str | Path | None, number: int) -> Index:
+    if not isinstance(source, Mapping):
+        return read_index(source, root)
+    known = ("path", "weight", "root", "columns")
+    wrong = [key for key in source if key not in known]
+    path = source.get("path")
+    if wrong or not isinstance(path, str | Path):
+        raise ValueError(f"set {number} must be a path or have the keys {', '.join(known)} (path at least), got {dict(source)!r:.200}")
+    weight = source.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"set {number}, {path}: weight must be a number from 0, got {weight!r}")
+    index = read_index(path, source.get("root", root), source.get("columns"))
+    if weight == 1:
+        return index
+    return replace(index, rows=tuple(replace(row, weight=row.weight * weight) for row in index.rows))
 
 
-def _captions(fields: Mapping[str, Any], where: str) -> Captions:
-    if "caption" in fields and "captions" in fields:
-        raise ValueError(f"{where}: has both 'caption' and 'captions'; give one")
-    given = fields.get("captions")
-    if given is None:
-        given = fields.get("caption")
-        given = {} if given is None else {"caption": given}
-    if isinstance(given, list):
-        given = {"caption": given}
-    if not isinstance(given, dict):
-        raise ValueError(f"{where}: 'captions' must be texts by kind, such as {{'short': ['...']}}, got {given!r:.80}")
-    captions = {}
-    for kind, texts in given.items():
-        texts = [texts] if isinstance(texts, str) else texts
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{where}: the captions of kind {kind!r} must be a text or a list of texts, got {texts!r:.80}")
-        if texts:
-            captions[_text(kind, "a kind of caption", where)] = tuple(_text(text, "a caption", where) for text in texts)
-    return captions
-
-
-def _text(text: str, what: str, where: str) -> str:
-    """The text itself; a lone surrogate is refused here, because it can be written to no file and would end a run much later."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: {what} holds half a character (a lone surrogate at position {error.start}), which is not Unicode") from error
-    return text
-
-
-def _count(fields: Mapping[str, Any], key: str, where: str) -> int | None:
-    value = fields.get(key)
-    if value is None:
-        return None
-    whole = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value) and value == int(value))
-    if isinstance(value, bool) or not whole or value < 1:
-        raise ValueError(f"{where}: {key!r} must be a whole number from 1, got {value!r}")
-    return int(value)
-
-
-def _rate(fields: Mapping[str, Any], where: str) -> float | None:
-    value = fields.get("fps")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{where}: 'fps' must be a number above 0, got {value!r}")
-    return float(value)
+def duplicates(index: Index) -> list[tuple[int, ...]]:
+    """Rows that show the same stretch of the same media, two or more each, in the order of their first."""
+    found: dict[tuple[Media, float, float | None], list[int]] = {}
+    for number, row in enumerate(index.rows):
+        found.setdefault((row.media, row.start_s, row.end_s), []).append(number)
+    return [tuple(numbers) for numbers in found.values() if len(numbers) > 1]
