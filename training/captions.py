@@ -47,7 +47,9 @@ class CaptionPolicy:
         return texts
 
     def fixed(self, captions: Sequence[Captions]) -> list[str]:
-        """The same text each time: the first wording of the kind that samples without known frames see most."""
+        """The same text each time: the first wording of the kind that samples without known frames see most; none if they see none."""
+        if not any(weight > 0 for kind, weight in self.free.items() if kind != NONE):
+            return [""] * len(captions)
         return [_pick({max(table, key=table.__getitem__): 1.0} if (table := _kinds(self.free, clip)) else {}, clip, 0.0, 0.0) for clip in captions]
 
 

@@ -42,6 +42,13 @@ def test_the_fixed_caption_is_the_first_wording_of_the_most_frequent_kind():
     assert POLICY.fixed([CLIP, {"long": ("l",)}, {"caption": ("c",)}, {}]) == ["s0", "l", "c", ""]
 
 
+def test_a_table_of_none_alone_shows_no_text_in_training_or_validation():
+    policy = CaptionPolicy({"none": 1.0, "short": 0.0}, {"none": 1.0})
+    clips = [CLIP, {"label": ("TaiChi",)}]
+    assert policy.draw(Rng(0), range(100), clips * 50, [False, True] * 50) == [""] * 100
+    assert policy.fixed(clips) == ["", ""]
+
+
 @pytest.mark.parametrize("table", [{}, {"short": 0.0}, {"short": -1.0, "long": 2.0}, {"short": float("nan")}])
 def test_tables_without_a_weight_are_refused(table):
     with pytest.raises(ValueError, match=r"objective\.captions\.known"):
