@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from data.reader import PyAVReader
+from data.reader import read_video
 from data.world.captions import facts
 from data.world.render import render
 from data.world.sampling import draw_scene
@@ -77,7 +77,7 @@ def round_trip(video: np.ndarray, number: int) -> np.ndarray:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         write_mp4(path, video, fps=8)
-        return PyAVReader().read(str(path), range(len(video)))
+        return read_video(path)
 
 
 def reconstructed(video: np.ndarray, number: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.index import read_index
-from data.reader import VideoReader
+from data.reader import read_video
 from data.world.captions import claim, prompt_for, said
 from data.world.sampling import draw_scene
 from data.world.splits import heldout, motions
@@ -77,7 +77,7 @@ def draw_prompts(count: int, seed: int, difficulty: str, split: str) -> list[Pro
     return prompts
 
 
-def read_clips(folder: Path, count: int, reader: VideoReader) -> list[Clip]:
+def read_clips(folder: Path, count: int) -> list[Clip]:
     """The first `count` clips of a split that make_world.py wrote, or all if there are fewer.
 
     Raises: ValueError if the split has no clips, or index.jsonl and truth.jsonl are not of the same ones.
@@ -92,7 +92,7 @@ def read_clips(folder: Path, count: int, reader: VideoReader) -> list[Clip]:
         if label["path"] != truth["path"]:
             raise ValueError(f"{folder}: index.jsonl has {label['path']} where truth.jsonl has {truth['path']}. Make the world again.")
         boxes = [[item["box"] for item in frame["objects"]] for frame in truth["frames"]]
-        clips.append(Clip(reader.read(row.path), _claim(label["labels"]), boxes, row.captions["short"][0], row.captions["motion"][0]))
+        clips.append(Clip(read_video(row.path), _claim(label["labels"]), boxes, row.captions["short"][0], row.captions["motion"][0]))
     return clips
 
 
