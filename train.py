@@ -1,13 +1,16 @@
 """Train a VAE or a DiT: python train.py experiment=... run=runs/x. The same command again goes on where the run stopped."""
 
+import re
+import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from runtime.config import Config, ConfigError, build, check, entry
 from runtime.files import write_text
 from runtime.run_folder import RunFolder
+
+CAPTIONS_READ = 10_000  # clips whose captions are held against the text encoder's length at the start
 
 
 def with_vae(look: Callable[[str], Any]) -> Config:
@@ -51,17 +54,22 @@ def check_top(config: Config) -> None:
 def train(config: Config, folder: RunFolder, flow: bool) -> None:
     """Build the parts and hand them to the Trainer."""
     from runtime.device import keep_freed_memory, seeded
+    from training.frozen import frozen_vae, with_known_texts
 
     keep_freed_memory()
     trainer, recipe, tracker, videos = (build(config[name]) for name in ("trainer", "optim", "tracking", "data"))
     encoder, given = None, {}
     if flow:
-        encoder, given = frozen_vae(config, folder.path, trainer.device, trainer.precision_of(folder))
+        vae_config = config["objective"]["vae"]
+        given["vae"], encoder = frozen_vae(config["vae_run"], vae_config, folder.path, trainer.device, trainer.precision_of(folder))
     with seeded(config["seed"]):
         objective = build(config["objective"], **given)
     loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
-    held_out = sum(len(batch) for batch in validation)
-    print(f"data        {len(loader.source)} clips, {loader.steps_per_epoch} steps an epoch, {held_out} clips for validation", file=sys.stderr)
+    announce(videos, loader, validation)
+    if flow:
+        announce_cut(objective.text, loader.source.index)
+        indexes = [loader.source.index, *([videos.validation_index()] if videos.holds_out else [])]
+        with_known_texts(objective.text, indexes, trainer.device, videos.memory_bytes)
     tracker.start(folder.path, config)
     try:
         trainer.fit(objective, loader, validation, recipe, folder, tracker, config["seed"])
@@ -73,29 +81,32 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
             print(f"{len(videos.faults)} files could not be used and others stood in for them: see {path}", file=sys.stderr)
 
 
-def frozen_vae(config: Config, run: Path, device: str, precision: str) -> tuple[Any, dict[str, Any]]:
-    """The run's own copy of its VAE, as the data sees it and as the objective does."""
-    from data.videos import Encoder
-    from runtime.device import autocast
-    from training.vae_bundle import bundle_vae, load_vae
+def announce(videos: Any, loader: Any, validation: Any) -> None:
+    """What an epoch shows, in a line or two."""
+    shapes = {bucket for bucket in loader.source.buckets if bucket is not None}
+    samples, steps, held_out = loader.plan.samples_per_epoch, loader.steps_per_epoch, sum(len(batch) for batch in validation)
+    sizes = f"of {next(iter(shapes))}" if len(shapes) == 1 else f"in {len(shapes)} shapes"
+    epoch = f"an epoch is {samples} samples in {steps} step{'s' * (steps != 1)}"
+    print(f"data        {len(loader.source.index)} clips {sizes}; {epoch}", file=sys.stderr)
+    own = "" if videos.holds_out else " (training clips: set data.val or data.hold_out for others)"
+    print(f"validation  {held_out} clips{own}", file=sys.stderr)
 
-    bundle_vae(config["vae_run"], config["objective"]["vae"], run)
-    vae, key = load_vae(run)
-    vae.to(device)
 
-    def encode(video: Any) -> Any:
-        with autocast(precision, device):
-            return vae.encode(video.to(device)).float().cpu()
-
-    # Latents of another precision differ in their last digits: they are another cache.
-    return Encoder(encode, f"{key}-{precision}", vae.stride), {"vae": vae}
+def announce_cut(text: Any, index: Any) -> None:
+    """Say how many captions are longer than the text encoder reads, of the first CAPTIONS_READ clips."""
+    captions = [caption for row in index.rows[:CAPTIONS_READ] for texts in row.captions.values() for caption in texts]
+    cut = len(text.cut(captions)) if captions else 0
+    if cut:
+        what = f"{cut} of {len(captions)} are longer than the text encoder's {text.max_tokens} tokens and lose their end"
+        print(f"captions    {what} (objective.text.max_tokens)", file=sys.stderr)
 
 
 def next_command(config: Config, flow: bool) -> str:
     if flow:
         return f'python sample.py run={config["run"]} --prompt "..."'
-    clips = " ".join(f"data.{split}={config['data'][split]}" for split in ("train", "val"))
-    return f"python train.py objective=flow vae_run={config['run']} {clips} run=<a new folder>"
+    typed = [argument for argument in sys.argv[1:] if re.match(r"data[.=/](?!crop)", argument)]
+    clips = typed or [f"data.{split}={config['data'][split]}" for split in ("train", "val")]
+    return f"python train.py objective=flow vae_run={config['run']} {shlex.join(clips)} run=<a new folder>"
 
 
 if __name__ == "__main__":

@@ -1,43 +1,26 @@
 """Clips by draw: decoded, fitted, cropped; a file that gives none is written down and replaced by a draw of (seed, row)."""
 
 import mmap
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data.batch import Batch
-from data.buckets import Bucket, TooShort, Windows
+from data.buckets import Bucket, TooShort
+from data.catalogue import Clips
+from data.faults import Fault, VideoError
 from data.index import Index
-from data.reader import VideoError, VideoInfo, VideoReader
+from data.plan import Draw
+from data.reader import VideoReader
 from data.transforms import Crop, fit, to_float
+from data.workers import UNWATCHED, Watch
 from runtime.seeding import Stream, generator
 
 ATTEMPTS = 100  # replacements tried for one draw
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One sample of a step: its number in the run, which all its random draws hang on, and the index row it shows."""
-
-    sample: int
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A row that gave no clip, and why."""
-
-    row: int
-    path: str
-    kind: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +35,32 @@ class Fetched:
 
     samples: tuple[int, ...]
     rows: tuple[int, ...]
-    content: Tensor | None
+    content: Any
     faults: tuple[Fault, ...]
 
 
 class ClipSource(Protocol):
-    """A set of clips of one shape: what a Loader draws from. `fetch` runs in workers, `batch` in the main process."""
+    """A set of clips: what a Loader draws from. `run` and `give_up` are called in workers too, `batch` in the main process alone.
 
+    Attributes:
+        index: its rows.
+        buckets: shape by row; None for a row that gives no clip, which is never drawn.
+        bad_limit: share of the rows that may be unusable.
+        known_faults: rows without a clip that are known before anything is drawn.
+    """
+
+    index: Index
+    buckets: Sequence[Bucket | None]
     bad_limit: float
     known_faults: tuple[Fault, ...]
 
-    def __len__(self) -> int: ...
+    def run(self, item: Sequence[Draw], watch: Watch) -> Fetched:
+        """One micro-batch; its draws are of one shape."""
+        ...
 
-    def fetch(self, draws: Sequence[Draw]) -> Fetched: ...
+    def give_up(self, token: int, kind: str, detail: str) -> None:
+        """Never open the row `token` again."""
+        ...
 
     def batch(self, fetched: Fetched) -> Batch: ...
 
@@ -87,18 +83,31 @@ def check_faults(faults: Sequence[Fault], rows: int, limit: float, certain: bool
     )
 
 
-def candidates(seed: int, row: int, rows: int) -> Iterator[int]:
-    """The row itself, then those that stand in for it if it is bad, as (seed, row) draws them."""
-    yield row
-    for attempt in range(ATTEMPTS):
-        yield int(generator(seed, Stream.REPLACEMENT, row, attempt).integers(rows))
+class StandIns:
+    """Which rows stand in for a bad one: rows of its own shape while there are any, else any; drawn by (seed, row) alone."""
+
+    def __init__(self, buckets: Sequence[Bucket | None], seed: int) -> None:
+        self.buckets, self.seed = buckets, seed
+        self.peers: dict[Bucket, list[int]] = defaultdict(list)
+        for row, bucket in enumerate(buckets):
+            if bucket is not None:
+                self.peers[bucket].append(row)
+
+    def candidates(self, row: int) -> Iterator[int]:
+        """The row itself, then those that are tried in its place."""
+        yield row
+        bucket = self.buckets[row]
+        assert bucket is not None, f"row {row} gives no clip, so it is never drawn"
+        others = [rows for other, rows in self.peers.items() if other.frames >= bucket.frames]
+        for attempt in range(ATTEMPTS):
+            rows = self.peers[bucket] if len(self.peers[bucket]) > 1 and attempt < ATTEMPTS // 2 else [row for part in others for row in part]
+            yield rows[int(generator(self.seed, Stream.REPLACEMENT, row, attempt).integers(len(rows)))]
 
 
 class VideoDataset:
-    """Clips of one bucket, decoded from files.
+    """Clips decoded from files, each in the shape that was chosen for its row.
 
     Args:
-        bucket, fps: shape and rate that clips are delivered in.
         crop: applied to the fitted clip; None for whole clips.
         seed: with the sample number, decides where in a longer file a clip starts and where it is cropped. None takes the middle of
             each file and needs no crop: for validation and for caches, where a row is one clip for ever.
@@ -107,75 +116,73 @@ class VideoDataset:
     """
 
     def __init__(
-        self,
-        index: Index,
-        reader: VideoReader,
-        bucket: Bucket,
-        fps: float,
-        seed: int | None,
-        crop: Crop | None = None,
-        bad_limit: float = 0.01,
-        memory_bytes: int = 0,
+        self, clips: Clips, reader: VideoReader, seed: int | None, crop: Crop | None = None, bad_limit: float = 0.01, memory_bytes: int = 0
     ) -> None:
-        if not fps > 0:
-            raise ValueError(f"fps={fps} is no frame rate, it must be above 0. Set data.fps.")
         if not 0 <= bad_limit <= 1:
             raise ValueError(f"bad_limit={bad_limit} must be a share in [0, 1]. Set data.bad_limit.")
         assert crop is None or seed is not None, "a crop is drawn by the seed"
         if crop is not None:
-            crop.check(bucket.height, bucket.width)
-        self.index, self.reader, self.bucket, self.fps = index, reader, bucket, fps
-        self.seed, self.crop, self.bad_limit = seed, crop, bad_limit
-        self.known_faults: tuple[Fault, ...] = ()
-        self._bad: dict[int, Fault] = {}
-        self._memory = ClipMemory((bucket.frames, bucket.height, bucket.width, 3), len(index), memory_bytes)
+            for bucket in {bucket for bucket in clips.buckets if bucket is not None}:
+                crop.check(bucket.height, bucket.width)
+        self.clips, self.reader, self.seed, self.crop, self.bad_limit = clips, reader, seed, crop, bad_limit
+        self.index, self.buckets, self.known_faults = clips.index, clips.buckets, clips.faults
+        self._stand_ins = StandIns(clips.buckets, seed or 0)
+        self._bad: dict[int, Fault] = {fault.row: fault for fault in clips.faults}
+        self._memory = ClipMemory(clips.buckets, memory_bytes)
 
-    def __len__(self) -> int:
-        return len(self.index)
+    def clip(self, row: int, sample: int, bucket: Bucket | None = None, watch: Watch = UNWATCHED) -> np.ndarray | Fault:
+        """The clip of a row as `sample` sees it, uint8 t h w c before the crop, or why there is none. No replacement here.
 
-    def clip(self, row: int, sample: int) -> np.ndarray | Fault:
-        """The clip of a row as `sample` sees it, uint8 t h w c before the crop, or why there is none. No replacement here."""
-        if row in self._bad:
+        Args:
+            bucket: another shape than the row's own, when it stands in for another row.
+        """
+        own = self.buckets[row]
+        if row in self._bad or own is None:
             return self._bad[row]
-        kept = self._memory.get(row)
+        shape = bucket or own
+        kept = self._memory.get(row) if shape == own else None
         if kept is not None:
             return kept
-        windows = _WindowPicker(self.bucket.frames, self.fps, self._place(sample))
-        path = self.index.rows[row].path
+        media, size = self.index.rows[row].media, (shape.height, shape.width)
         try:
-            try:
-                video = self.reader.read(path, windows)
-            except TooShort as error:
-                raise VideoError(path, "too_short", str(error)) from error
+            frames, starts = self.clips.pick(row, shape.frames, self._place(sample))
+            with watch(row):
+                video = self.reader.read(media, self.clips.probe(row), frames, size)
+        except TooShort as error:
+            return Fault(row, self.index.name(row), "too_short", str(error))  # for this shape; its own it fills
         except VideoError as error:
-            self._bad[row] = Fault(row, self.index.name(row), error.kind, error.detail)
+            self.give_up(row, error.kind, error.detail)
             return self._bad[row]
-        video = fit(video, self.bucket.height, self.bucket.width)
-        if windows.count == 1 or self.seed is None:  # a longer file shows another part each time
+        video = fit(video, *size)
+        if shape == own and (starts == 1 or self.seed is None):  # a longer file shows another part each time
             self._memory.put(row, video)
         return video
 
-    def fetch(self, draws: Sequence[Draw]) -> Fetched:
+    def give_up(self, token: int, kind: str, detail: str) -> None:
+        """Never open a row's file again; its draws are replaced."""
+        self._bad[token] = Fault(token, self.index.name(token), kind, detail)
+
+    def run(self, item: Sequence[Draw], watch: Watch = UNWATCHED) -> Fetched:
         """The cropped clips of one micro-batch, content uint8 b t h w c."""
         faults: dict[int, Fault] = {}
         rows, clips = [], []
-        for draw in draws:
-            row, clip = self._replaced(draw, faults)
+        for draw in item:
+            row, clip = self._replaced(draw, faults, watch)
             if clip is None:
                 return Fetched((), (), None, tuple(faults.values()))
             rows.append(row)
             clips.append(clip if self.crop is None or self.seed is None else self.crop(clip, self.seed, draw.sample))
-        content = torch.from_numpy(np.stack(clips))  # b t h w c
-        return Fetched(tuple(draw.sample for draw in draws), tuple(rows), content, tuple(faults.values()))
+        return Fetched(tuple(draw.sample for draw in item), tuple(rows), np.stack(clips), tuple(faults.values()))  # b t h w c
 
-    def _replaced(self, draw: Draw, faults: dict[int, Fault]) -> tuple[int, np.ndarray | None]:
+    def _replaced(self, draw: Draw, faults: dict[int, Fault], watch: Watch) -> tuple[int, np.ndarray | None]:
         """The drawn row's clip or its replacement's; what is bad on the way goes into `faults`."""
-        for row in candidates(self.seed or 0, draw.row, len(self)):
-            clip = self.clip(row, draw.sample)
+        for row in self._stand_ins.candidates(draw.row):
+            clip = self.clip(row, draw.sample, self.buckets[draw.row], watch)
             if not isinstance(clip, Fault):
                 return row, clip
-            faults[row] = clip
-            if len(faults) > max(1.0, self.bad_limit * len(self)):
+            if row in self._bad:
+                faults[row] = clip
+            if len(faults) > max(1.0, self.bad_limit * len(self.index)):
                 break  # the run ends anyway; do not open a hundred more files first
         return draw.row, None
 
@@ -185,8 +192,8 @@ class VideoDataset:
             samples=fetched.samples,
             rows=fetched.rows,
             captions=tuple(self.index.rows[row].captions for row in fetched.rows),
-            fps=torch.full((len(fetched.rows),), self.fps, dtype=torch.float32),
-            video=to_float(fetched.content),
+            fps=torch.full((len(fetched.rows),), self.clips.fps, dtype=torch.float32),
+            video=to_float(torch.from_numpy(fetched.content)),
         )
 
     def _place(self, sample: int) -> float:
@@ -194,19 +201,6 @@ class VideoDataset:
         if self.seed is None:
             return 0.5
         return float(generator(self.seed, Stream.CROP, sample, 1).random())  # the second counter keeps it apart from the crop in space
-
-
-class _WindowPicker:
-    """Chooses the frames once the reader has the time line, and remembers how many windows there were."""
-
-    def __init__(self, frames: int, fps: float, place: float) -> None:
-        self.frames, self.fps, self.place = frames, fps, place
-        self.count = 0
-
-    def __call__(self, info: VideoInfo) -> np.ndarray:
-        windows = Windows(info.times, self.frames, self.fps)
-        self.count = windows.count
-        return windows.pick(self.place)
 
 
 class ClipMemory:
@@ -217,21 +211,28 @@ class ClipMemory:
     memory of its own.
     """
 
-    def __init__(self, shape: tuple[int, ...], rows: int, memory_bytes: int) -> None:
-        self._made_of = (shape, rows, memory_bytes)
-        clip_bytes = int(np.prod(shape))
-        self.rows = min(rows, memory_bytes // clip_bytes)
+    def __init__(self, buckets: Sequence[Bucket | None], memory_bytes: int) -> None:
+        self._made_of = (buckets, memory_bytes)
+        self._shapes = [(0, 0, 0, 3) if bucket is None else (bucket.frames, bucket.height, bucket.width, 3) for bucket in buckets]
+        ends = np.cumsum([np.prod(shape) for shape in self._shapes]) if memory_bytes else np.empty(0)
+        self.rows = int(np.searchsorted(ends, memory_bytes, side="right"))
+        self._ends = ends[: self.rows]
         if self.rows:
-            self._clips = np.frombuffer(mmap.mmap(-1, self.rows * clip_bytes), np.uint8).reshape(self.rows, *shape)
+            self._clips = np.frombuffer(mmap.mmap(-1, max(1, int(self._ends[-1]))), np.uint8)
             self._there = np.frombuffer(mmap.mmap(-1, self.rows), np.uint8)
 
     def __reduce__(self) -> Any:
         return ClipMemory, self._made_of
 
     def get(self, row: int) -> np.ndarray | None:
-        return self._clips[row] if row < self.rows and self._there[row] else None
+        return self._place(row) if row < self.rows and self._there[row] else None
 
     def put(self, row: int, clip: np.ndarray) -> None:
         if row < self.rows:
-            self._clips[row] = clip
+            self._place(row)[...] = clip
             self._there[row] = 1
+
+    def _place(self, row: int) -> np.ndarray:
+        shape = self._shapes[row]
+        stop = int(self._ends[row])
+        return self._clips[stop - int(np.prod(shape)) : stop].reshape(shape)

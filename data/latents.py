@@ -1,185 +1,190 @@
-"""The latent cache: every clip of a set encoded once, in shards that are whole or absent, refused if anything they depend on has changed."""
+"""The latent cache: every clip of a set encoded once, and refused if the VAE, the clips' shapes or the files are not what they were."""
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from data.batch import Batch
-from data.dataset import Draw, Fault, Fetched, VideoDataset, candidates, check_faults
-from data.index import Index
-from data.loader import OrderedPool
+from data.catalogue import Clips
+from data.dataset import Fetched, VideoDataset, check_faults
+from data.faults import Fault
+from data.plan import Draw, MicroBatches
+from data.stopwatch import Stopwatch
+from data.store import Identity, Store
+from data.store_build import Part, build
 from data.transforms import to_float
-from runtime.files import sync_file, sync_folder, write_text
+from data.workers import UNWATCHED, Pool, Watch
 
-FORMAT = 1
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHARD_PX = 2**30  # of video in a shard: 256 MiB of latents at 4x8x8, 16 channels and float32
+SHARD_ROWS = 4096
+# What is encoded at once, 30 clips of 17x64x64: no setting, since a latent's last bits depend on what it is encoded with.
+PARTS = MicroBatches(None, 2**21, (1, 1, 1))
+
+Encode = Callable[[Tensor], Tensor]
+_REASONS = {
+    "vae": "another VAE (weights {0:.12}, now {1:.12})",
+    "clips": "clips of other shapes or another rate ({0}; now {1})",
+    "dtype": "another dtype ({0}, now {1})",
+    "files": "other files, or files that were touched since",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Everything that a cached latent depends on. Two caches with equal identities hold the same numbers.
+def identity(clips: Clips, vae: str, dtype: str) -> Identity:
+    """Everything that the latents of these clips depend on.
+
+    Not the files' content but their sizes and times of change: to read terabytes in order to find out that nothing changed would cost as
+    much as a part of the cache. A copied or touched file is encoded again; only an edit that keeps size and nanosecond goes unnoticed.
+    """
+    shapes = sorted({bucket for bucket in clips.buckets if bucket is not None})
+    named = f"{shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} shapes {_hash(map(str, clips.buckets)):.12}"
+    facts = {"vae": vae, "clips": f"{named} at {clips.fps:g} fps, from the middle of the file, scaled and centre-cropped"}
+    return Identity("latent", "data.latents", {**facts, "dtype": dtype, "files": _hash(_files(clips))}, _REASONS)
+
+
+def cache_latents(
+    dataset: VideoDataset,
+    encode: Encode,
+    folder: str | Path,
+    vae: str,
+    workers: int = 0,
+    file_budget_s: float = 60.0,
+    dtype: str = "float32",
+    rank: int = 0,
+    ranks: int = 1,
+) -> Store:
+    """Encode what is missing of a cache and return it; a complete one is only looked at. See data.store_build.build.
 
     Args:
-        vae: hash of the weights that encoded.
-        clips: shape and rate of the clips, and how a clip is taken from a file.
-        dtype: of the stored numbers.
-        files: hash over every row's path, size and time of change, in order. Not over the content: reading terabytes to find out that
-            nothing changed would cost as much as a part of the cache. A copied or touched file is encoded again; only an edit that keeps
-            size and nanosecond goes unnoticed.
+        dataset: with seed None, so that a row is one clip.
+        encode: float32 b c t h w in [-1, 1], on the CPU -> b c f h w, anywhere.
+        vae: hash of the weights behind `encode`.
+    Raises: ValueError naming what differs if the folder holds the cache of another VAE, shape or set of files. RuntimeError if too many
+        files are unusable.
     """
-
-    vae: str
-    clips: str
-    dtype: str
-    files: str
-
-    @classmethod
-    def of(cls, dataset: VideoDataset, vae: str, dtype: str) -> "Identity":
-        bucket = dataset.bucket
-        clips = f"{bucket.frames}x{bucket.height}x{bucket.width} at {dataset.fps:g} fps, middle of the file, scaled and centre-cropped"
-        return cls(vae, clips, dtype, _files_hash(dataset.index))
-
-
-@dataclass(slots=True)
-class Manifest:
-    """What a cache folder holds: only shards that are whole on the disk are named."""
-
-    identity: Identity
-    rows: int
-    shard_rows: int
-    shards: list[dict[str, Any]] = field(default_factory=list)  # name, sha256, bytes
-    faults: list[Fault] = field(default_factory=list)  # the rows without a latent
-
-    @property
-    def count(self) -> int:
-        """Shards of the whole cache."""
-        return -(-self.rows // self.shard_rows)
-
-    @property
-    def complete(self) -> bool:
-        return len(self.shards) == self.count
-
-    def span(self, shard: int) -> tuple[int, int]:
-        """Rows [start, stop) of a shard."""
-        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
-
-    def save(self, folder: Path) -> None:
-        write_text(folder / "manifest.json", json.dumps({"format": FORMAT, **asdict(self)}, indent=1))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Manifest | None":
-        """None if the folder holds none. Raises: ValueError if it holds something else under that name."""
-        path = folder / "manifest.json"
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            if fields["format"] != FORMAT:
-                raise ValueError(f"format {fields['format']}, this version reads {FORMAT}")
-            shards = [{key: shard[key] for key in ("name", "sha256", "bytes")} for shard in fields["shards"]]
-            if any(shard["name"] != _shard_name(number) for number, shard in enumerate(shards)):
-                raise ValueError("it names shards that this code does not write")
-            faults = [Fault(**fault) for fault in fields["faults"]]
-            return cls(Identity(**fields["identity"]), int(fields["rows"]), int(fields["shard_rows"]), shards, faults)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a latent cache's manifest ({error}). Delete {folder} or set data.latents to another folder.") from error
+    assert dataset.seed is None, "a cached clip must not depend on a seed"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} cannot be stored, wanted one of {', '.join(DTYPES)}. Set data.latent_dtype.")
+    check_faults(dataset.known_faults, len(dataset.index), dataset.bad_limit, certain=len(dataset.known_faults) == len(dataset.index))
+    shards = division(dataset.clips)
+    pool = Pool(_RowReader(dataset), workers, file_budget_s)
+    try:
+        make = _Maker(dataset, encode, pool, DTYPES[dtype], [part for shard in shards for part in shard])
+        store = build(folder, identity(dataset.clips, vae, dtype), shards, make, rank, ranks)
+    finally:
+        pool.close()
+    if make.watch.spent_s:
+        print(f"latents     {make.encoded} of {len(store)} clips encoded in {make.watch}", file=sys.stderr)
+    return store
 
 
-@dataclass(frozen=True, slots=True)
-class LatentCache:
-    """A complete cache on disk."""
+def division(clips: Clips) -> list[list[Part]]:
+    """The rows that give a clip, as shards of parts that are encoded at once: a function of the clips alone."""
+    shards: list[list[Draw]] = [[]]
+    pixels = 0
+    for row, bucket in enumerate(clips.buckets):
+        if bucket is None:
+            continue
+        own = bucket.frames * bucket.height * bucket.width
+        if shards[-1] and (pixels + own > SHARD_PX or len(shards[-1]) == SHARD_ROWS):
+            shards.append([])
+            pixels = 0
+        shards[-1].append(Draw(0, row))
+        pixels += own
+    return [[tuple(str(draw.row) for draw in part) for part in PARTS.cut(shard, clips.buckets)] for shard in shards]
 
-    folder: Path
-    manifest: Manifest
 
-    @classmethod
-    def build(
-        cls,
-        dataset: VideoDataset,
-        encode: Callable[[Tensor], Tensor],
-        folder: str | Path,
-        key: str,
-        batch_size: int,
-        workers: int = 0,
-        dtype: str = "float32",
-        shard_rows: int = 512,
-    ) -> "LatentCache":
-        """Encode what is missing of a cache and return it; a complete one is only looked at.
+class _Maker:
+    """Decodes ahead in workers and encodes what comes."""
 
-        A killed build goes on at its first missing shard, and ends with the same files as an undisturbed one.
+    def __init__(self, dataset: VideoDataset, encode: Encode, pool: Pool, dtype: torch.dtype, parts: Sequence[Part]) -> None:
+        self.dataset, self.encode, self.pool, self.dtype, self.parts = dataset, encode, pool, dtype, parts
+        self.faults = list(dataset.known_faults)
+        self.watch, self.encoded = Stopwatch(), 0
 
-        Args:
-            dataset: with seed None, so that a row is one clip.
-            encode: float32 b c t h w in [-1, 1], on the CPU -> b c f h w, anywhere.
-            key: hash of the weights behind `encode`.
-        Raises: ValueError naming what differs if the folder holds the cache of another VAE, shape or set of files. RuntimeError if too
-            many files are unusable.
-        """
-        assert dataset.seed is None, "a cached clip must not depend on a seed"
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r} cannot be stored, wanted one of {', '.join(DTYPES)}. Set data.latent_dtype.")
-        folder = Path(folder)
-        wanted = Manifest(Identity.of(dataset, key, dtype), len(dataset), shard_rows)
-        manifest = Manifest.load(folder) or wanted
-        _refuse_other(folder, manifest, wanted)
-        if not manifest.complete:
-            folder.mkdir(parents=True, exist_ok=True)
-            for litter in folder.glob("*.tmp*"):
-                litter.unlink()
-            _build(dataset, encode, folder, manifest, batch_size, workers, DTYPES[dtype])
-        return cls(folder, manifest)
+    def __call__(self, parts: Iterator[Part]) -> Iterator[tuple[Mapping[str, Tensor], Sequence[Mapping[str, Any]]]]:
+        first = next(parts)
+        done = sum(map(len, self.parts[: self.parts.index(first)]))
+        wanted, asked = tee(chain([first], parts))
+        results = self.pool.map([int(key) for key in part] for part in asked)
+        with tqdm(total=sum(map(len, self.parts)), initial=done, desc="encoding clips", unit="clip", dynamic_ncols=True, disable=None) as bar:
+            self.watch.lap(None)
+            for part, (rows, clips, faults) in zip(wanted, results, strict=True):
+                self.watch.lap("waiting for decoded clips")
+                self.faults += faults
+                everything = len(self.dataset.index)
+                check_faults(self.faults, everything, self.dataset.bad_limit, certain=len(self.faults) == everything)
+                latents = {str(row): latent for row, latent in zip(rows, self._encoded(rows, clips), strict=True)}
+                self.watch.lap("encoding")
+                yield latents, [_note(fault) for fault in faults]
+                self.watch.lap("writing")
+                self.encoded += len(latents)
+                bar.update(len(part))
+
+    def _encoded(self, rows: Sequence[int], clips: np.ndarray | None) -> Tensor | Sequence[Tensor]:
+        if clips is None:
+            return []
+        with torch.inference_mode():
+            latents = self.encode(to_float(torch.from_numpy(clips))).to("cpu", self.dtype)  # b c f h w
+        if not torch.isfinite(latents).all():
+            names = f"{self.dataset.index.name(rows[0])} to {self.dataset.index.name(rows[-1])}"
+            raise RuntimeError(f"the VAE's latents of {names} are not finite: its weights are broken. Train it again.")
+        return latents
+
+
+class _RowReader:
+    """Decodes a part in a worker: (rows, their clips b t h w c, faults)."""
+
+    def __init__(self, dataset: VideoDataset) -> None:
+        self.dataset = dataset
+
+    def run(self, item: Sequence[int], watch: Watch = UNWATCHED) -> tuple[list[int], np.ndarray | None, list[Fault]]:
+        results = {row: self.dataset.clip(row, 0, watch=watch) for row in item}
+        clips = {row: clip for row, clip in results.items() if not isinstance(clip, Fault)}
+        faults = [clip for clip in results.values() if isinstance(clip, Fault)]
+        return list(clips), np.stack(list(clips.values())) if clips else None, faults
+
+    def give_up(self, token: int, kind: str, detail: str) -> None:
+        self.dataset.give_up(token, kind, detail)
 
 
 class LatentDataset:
-    """Clips from a cache: a drop-in for VideoDataset that gives latents.
+    """Clips from a cache: a drop-in for VideoDataset that gives latents. A row without a latent is never drawn.
 
     Args:
-        seed: draws the replacement of rows without a latent, as VideoDataset does.
+        store: of these clips, as `cache_latents` returns it.
         memory_bytes: the cache is held in memory if it fits, its hashes checked; else it is mapped and only its sizes are checked.
-    Raises: ValueError if a shard is missing or not the one that was written.
+    Raises: ValueError if a shard is not the one that was written.
     """
 
-    def __init__(self, cache: LatentCache, index: Index, fps: float, seed: int, bad_limit: float = 0.01, memory_bytes: int = 0) -> None:
-        assert cache.manifest.complete, "LatentCache.build returns complete caches only"
-        assert cache.manifest.rows == len(index), "the cache was built for another index"
-        self.index, self.fps, self.seed, self.bad_limit = index, fps, seed, bad_limit
-        self.known_faults = tuple(cache.manifest.faults)
-        self.in_memory = sum(shard["bytes"] for shard in cache.manifest.shards) <= memory_bytes
-        self._shards = _Shards([_checked(cache.folder, shard, self.in_memory) for shard in cache.manifest.shards])
-        self._places = self._shards.places(len(index))  # (row) -> (shard, place in it), -1 where there is none
-        self._latents = self._shards.all() if self.in_memory else None
-        self._starts = np.cumsum([0, *self._shards.counts])
-        check_faults(self.known_faults, len(index), bad_limit, certain=len(self.known_faults) == len(index))
+    def __init__(self, store: Store, clips: Clips, bad_limit: float = 0.01, memory_bytes: int = 0) -> None:
+        faults = {fault.row: fault for fault in (*clips.faults, *(Fault(**note) for note in store.notes))}
+        self.index, self.fps, self.bad_limit = clips.index, clips.fps, bad_limit
+        self.known_faults = tuple(faults.values())
+        self.buckets = tuple(None if row in faults else bucket for row, bucket in enumerate(clips.buckets))
+        self.in_memory = store.bytes <= memory_bytes
+        self._store = store
+        self._latents = {int(key): latent for key, latent in store.load().items()} if self.in_memory else None
 
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def fetch(self, draws: Sequence[Draw]) -> Fetched:
+    def run(self, item: Sequence[Draw], watch: Watch = UNWATCHED) -> Fetched:
         """The latents of one micro-batch, content b c f h w as stored."""
-        rows = [next((row for row in candidates(self.seed, draw.row, len(self)) if self._places[row, 0] >= 0), -1) for draw in draws]
-        if -1 in rows:
-            return Fetched((), (), None, ())
-        places = self._places[rows]  # b 2
-        if self._latents is not None:
-            content = self._latents.index_select(0, torch.from_numpy(self._starts[places[:, 0]] + places[:, 1]))
-        else:
-            content = torch.stack([self._shards.read(int(shard), int(place)) for shard, place in places])
-        return Fetched(tuple(draw.sample for draw in draws), tuple(rows), content, ())
+        rows = tuple(draw.row for draw in item)
+        latents = [self._store.get(str(row)) for row in rows] if self._latents is None else [self._latents[row] for row in rows]
+        return Fetched(tuple(draw.sample for draw in item), rows, torch.stack(latents), ())
+
+    def give_up(self, token: int, kind: str, detail: str) -> None:
+        """No file of a user's is opened here, so none is watched."""
 
     def batch(self, fetched: Fetched) -> Batch:
-        assert fetched.content is not None, "faults are looked at before a batch is made"
         return Batch(
             samples=fetched.samples,
             rows=fetched.rows,
@@ -189,147 +194,19 @@ class LatentDataset:
         )
 
 
-class _Shards:
-    """The tensors of a cache's shard files; mapped files are opened in each process that reads them."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
-        self.counts: list[int] = []
-        self._open: dict[int, Any] = {}
-
-    def __reduce__(self) -> Any:
-        return _Shards, (self.paths,)
-
-    def places(self, rows: int) -> np.ndarray:
-        places = np.full((rows, 2), -1, dtype=np.int64)
-        for number in range(len(self.paths)):
-            held = self._file(number).get_tensor("rows").numpy()
-            places[held] = np.stack([np.full(len(held), number), np.arange(len(held))], axis=1)
-            self.counts.append(len(held))
-        return places
-
-    def all(self) -> Tensor:
-        """Every latent, in the order of the shards."""
-        parts = [load_file(path)["latents"] for path, count in zip(self.paths, self.counts, strict=True) if count]
-        return torch.cat(parts) if parts else torch.empty(0)
-
-    def read(self, shard: int, place: int) -> Tensor:
-        return self._file(shard).get_slice("latents")[place]
-
-    def _file(self, number: int) -> Any:
-        if number not in self._open:
-            try:
-                self._open[number] = safe_open(self.paths[number], framework="pt")
-            except (OSError, SafetensorError) as error:
-                path = self.paths[number]
-                raise ValueError(f"{path} cannot be read ({error}). Delete {path.parent}: it will be made anew.") from error
-        return self._open[number]
+def _note(fault: Fault) -> dict[str, Any]:
+    return {"row": fault.row, "path": fault.path, "kind": fault.kind, "detail": fault.detail}
 
 
-class _RowReader:
-    """Decodes a range of rows in a worker: (rows, their clips, faults)."""
-
-    def __init__(self, dataset: VideoDataset) -> None:
-        self.dataset = dataset
-
-    def __call__(self, rows: range) -> tuple[list[int], Tensor | None, list[Fault]]:
-        results = {row: self.dataset.clip(row, 0) for row in rows}
-        clips = {row: clip for row, clip in results.items() if not isinstance(clip, Fault)}
-        faults = [clip for clip in results.values() if isinstance(clip, Fault)]
-        return list(clips), torch.from_numpy(np.stack(list(clips.values()))) if clips else None, faults
+def _files(clips: Clips) -> Iterator[str]:
+    """What a row's clip is cut from."""
+    for number, (row, probe) in enumerate(zip(clips.index.rows, clips.probes, strict=True)):
+        found = None if probe is None else (probe.bytes, probe.mtime_ns)  # when the file comes, the cache is another
+        yield json.dumps((clips.index.name(number), row.start_s, row.end_s, found))
 
 
-def _build(
-    dataset: VideoDataset,
-    encode: Callable[[Tensor], Tensor],
-    folder: Path,
-    manifest: Manifest,
-    batch_size: int,
-    workers: int,
-    dtype: torch.dtype,
-) -> None:
-    """Write the shards that `manifest` does not name yet."""
-    spans = [manifest.span(shard) for shard in range(len(manifest.shards), manifest.count)]
-    parts = OrderedPool(_RowReader(dataset), workers).map(
-        range(first, min(first + batch_size, stop)) for start, stop in spans for first in range(start, stop, batch_size)
-    )
-    with tqdm(total=len(dataset), initial=spans[0][0], desc="encoding clips", unit="clip", dynamic_ncols=True, disable=None) as bar:
-        for start, stop in spans:
-            rows: list[int] = []
-            latents: list[Tensor] = []
-            for held, clips, faults in islice(parts, -(-(stop - start) // batch_size)):
-                manifest.faults += faults
-                check_faults(manifest.faults, len(dataset), dataset.bad_limit, certain=len(manifest.faults) == len(dataset))
-                if clips is not None:
-                    rows += held
-                    with torch.inference_mode():
-                        latents.append(encode(to_float(clips)).to("cpu", dtype))
-                bar.update(len(held) + len(faults))
-            _write_shard(folder, manifest, rows, torch.cat(latents) if latents else torch.empty(0, dtype=dtype))
-
-
-def _write_shard(folder: Path, manifest: Manifest, rows: list[int], latents: Tensor) -> None:
-    """Publish one shard: the file first, then the manifest that names it."""
-    name = _shard_name(len(manifest.shards))
-    if not torch.isfinite(latents).all():
-        raise RuntimeError(f"the VAE's latents of rows {rows[0]} to {rows[-1]} are not finite: its weights are broken. Train it again.")
-    tensors = {"latents": latents.contiguous(), "rows": torch.tensor(rows, dtype=torch.int64)}
-    temporary = folder / f"{name}.tmp"
-    try:
-        save_file(tensors, temporary)
-        sync_file(temporary)
-        record = {"name": name, "sha256": _sha256(temporary), "bytes": temporary.stat().st_size}
-        os.replace(temporary, folder / name)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(folder)
-    manifest.shards.append(record)
-    manifest.save(folder)
-
-
-def _refuse_other(folder: Path, found: Manifest, wanted: Manifest) -> None:
-    """Raises: ValueError with a line for everything in which a folder's cache is not the wanted one."""
-    reasons = {
-        "vae": "another VAE (weights {0:.12}, now {1:.12})",
-        "clips": "other clips ({0}; now {1})",
-        "dtype": "another dtype ({0}, now {1})",
-        "files": "other files (or files that were touched since)",
-    }
-    old, new = asdict(found.identity), asdict(wanted.identity)
-    differ = [text.format(old[key], new[key]) for key, text in reasons.items() if old[key] != new[key]]
-    if found.rows != wanted.rows:
-        differ.append(f"{found.rows} rows, now {wanted.rows}")
-    if found.shard_rows != wanted.shard_rows:
-        differ.append(f"{found.shard_rows} clips a shard, now {wanted.shard_rows}")
-    if differ:
-        raise ValueError(f"the latents in {folder} were made from {'; '.join(differ)}. Delete that folder, or set data.latents to another one.")
-
-
-def _checked(folder: Path, shard: dict[str, Any], whole: bool) -> Path:
-    path = folder / shard["name"]
-    size = path.stat().st_size if path.is_file() else None
-    if size != shard["bytes"] or (whole and _sha256(path) != shard["sha256"]):
-        state = "is missing" if size is None else "is not what was written (its size or hash differs)"
-        raise ValueError(f"{path} {state}. Delete {folder}: it will be made anew.")
-    return path
-
-
-def _files_hash(index: Index) -> str:
+def _hash(texts: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for number, row in enumerate(index.rows):
-        try:
-            status = os.stat(row.path)
-            identity = (index.name(number), status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError):
-            identity = (index.name(number), -1, -1)  # when the file comes, the cache is another
-        digest.update(json.dumps(identity).encode())
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
-
-
-def _shard_name(number: int) -> str:
-    return f"shard-{number:05d}.safetensors"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,21 +1,28 @@
 """A training set and a validation set as the `data` group of a config describes them: what train.py builds and asks for batches."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from data.batch import Batch
-from data.buckets import Bucket
-from data.dataset import ClipSource, Fault, VideoDataset
-from data.index import Index, read_index
-from data.latents import LatentCache, LatentDataset
-from data.loader import EpochPlan, Loader, OnePass
+from data.catalogue import Clips, look
+from data.dataset import ClipSource, VideoDataset
+from data.faults import Fault
+from data.index import Index, read_sources
+from data.latents import LatentDataset, cache_latents
+from data.loader import Loader
+from data.plan import EpochPlan, MicroBatches, OnePass
 from data.reader import VideoReader
+from data.shapes import Shapes
+from data.store import Store
 from data.transforms import Crop
 from models.geometry import Grid, latent_grid
+
+LOOKERS = 2  # processes that look at files even where none reads ahead: a hanging file must not hang the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +41,18 @@ class Encoder:
 
 
 class Videos:
-    """Two indexes of video files, delivered as clips of one shape.
+    """Sets of videos and pictures, delivered as clips.
 
     Args:
-        train, val: index files; paths in them start at the file's own folder.
-        frames, height, width, fps: the clip that is delivered, whatever the files hold.
-        batch_size: samples of an optimiser step.
-        micro_batch: samples that pass through the network at once.
+        train: what to train on: a folder, an index file, tar shards, or a list of these, each {path, weight, root, columns}.
+        val: what to validate on, likewise; null: see hold_out.
+        hold_out: clips of `train` that are set aside for validation if `val` is null; with 0, validation looks at training clips.
+        root: the folder that paths of an index start from; null: the index's own.
+        shape: the shape of each clip.
+        grid: pixels (frames, height, width) of one token: the VAE's stride times the DiT's patch. The unit of the two token limits.
+        fps: files of another rate are resampled by their time stamps.
+        batch_size, batch_tokens: of an optimiser step at most; null: no limit.
+        micro_batch, micro_tokens: of what passes through the network at once, at most; null: no limit.
         workers: processes that decode ahead.
         reader: opens the files.
         crop: cut out of each training clip, never of a validation clip; None for whole clips.
@@ -49,18 +61,23 @@ class Videos:
         latent_dtype: of the cache on disk.
         val_samples: clips of the validation set, the first ones of its index.
         bad_limit: share of unusable files above which a run stops.
+        probes: folder that keeps what was found in files; None looks again at every start.
+        file_budget_s: a file that takes a worker longer is given up.
     """
 
     def __init__(
         self,
-        train: str,
-        val: str,
-        frames: int,
-        height: int,
-        width: int,
+        train: str | Sequence[str | Mapping[str, Any]],
+        val: str | Sequence[str | Mapping[str, Any]] | None,
+        hold_out: int,
+        root: str | None,
+        shape: Shapes,
+        grid: Grid,
         fps: float,
-        batch_size: int,
-        micro_batch: int,
+        batch_size: int | None,
+        batch_tokens: int | None,
+        micro_batch: int | None,
+        micro_tokens: int | None,
         workers: int,
         reader: VideoReader,
         crop: Crop | None,
@@ -69,63 +86,121 @@ class Videos:
         latent_dtype: str,
         val_samples: int,
         bad_limit: float,
+        probes: str | None,
+        file_budget_s: float,
     ) -> None:
-        if memory_mb < 0 or val_samples < 1:
-            raise ValueError(f"got memory_mb={memory_mb}, val_samples={val_samples}; wanted at least 0 and 1. Set data.memory_mb, data.val_samples.")
-        self.train, self.val = train, val
-        self.bucket, self.fps = Bucket(frames, height, width), fps
-        self.batch_size, self.micro_batch, self.workers = batch_size, micro_batch, workers
+        if memory_mb < 0 or val_samples < 1 or hold_out < 0:
+            raise ValueError(
+                f"got memory_mb={memory_mb}, val_samples={val_samples}, hold_out={hold_out}; wanted at least 0, 1 and 0. "
+                "Set data.memory_mb, data.val_samples, data.hold_out."
+            )
+        if not fps > 0 or not file_budget_s > 0:
+            raise ValueError(f"got fps={fps}, file_budget_s={file_budget_s}; both must be above 0. Set data.fps, data.file_budget_s.")
+        if val is not None and hold_out:
+            raise ValueError(f"hold_out={hold_out} sets training clips aside, but val={val} names others. Set data.hold_out or data.val, not both.")
+        self.train, self.val, self.hold_out, self.root = train, val, hold_out, root
+        self.shape, self.grid, self.fps = shape, grid, fps
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
+        self.micro, self.workers = MicroBatches(micro_batch, micro_tokens, grid), workers
         self.reader, self.crop, self.memory_bytes = reader, crop, memory_mb * 2**20
         self.latents, self.latent_dtype = latents, latent_dtype
         self.val_samples, self.bad_limit = val_samples, bad_limit
+        self.probes, self.file_budget_s = probes, file_budget_s
         self._loaders: list[Loader] = []
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation looks at clips that are not trained on."""
+        return self.val is not None or self.hold_out > 0
 
     @property
     def faults(self) -> list[Fault]:
         """Files that could not be used so far, in training and in validation."""
         return [fault for loader in self._loaders for fault in loader.faults]
 
-    def loader(self, seed: int, encoder: Encoder | None) -> Loader:
+    def training_index(self) -> Index:
+        """The clips to train on."""
+        index = read_sources(self.train, self.root)
+        return index if self.val is not None else _split(index, self.hold_out)[0]
+
+    def validation_index(self) -> Index:
+        """The clips to validate on; training clips if none are set aside."""
+        if self.val is not None:
+            return read_sources(self.val, self.root)
+        index = read_sources(self.train, self.root)
+        return _split(index, self.hold_out)[1] if self.hold_out else index
+
+    def clips(self, index: Index, deep: bool = False) -> Clips:
+        """Look at the files and give each clip its shape."""
+        return Clips.of(index, look(index, self.probes, max(self.workers, LOOKERS), self.file_budget_s, deep=deep), self.shape, self.fps)
+
+    def plan(self, source: ClipSource | Clips, seed: int) -> EpochPlan:
+        """Which clips each training step sees."""
+        rows = zip(source.index.rows, source.buckets, strict=True)
+        weights, tokens = zip(*((row.weight, bucket.tokens(self.grid)) if bucket else (0.0, 0) for row, bucket in rows), strict=True)
+        return EpochPlan(weights, tokens, self.batch_size, self.batch_tokens, seed)
+
+    def loader(self, seed: int, encoder: Encoder | None, rank: int = 0, ranks: int = 1) -> Loader:
         """Training batches: latents if an encoder and a folder for them are given (the cache is built first), else videos."""
-        index = read_index(self.train)
+        clips = self.clips(self.training_index())
         source: ClipSource
         workers = self.workers
         if encoder is not None and self.latents is not None:
-            source = self._latents(index, encoder, self.latents, seed)
+            source = LatentDataset(self.cache(clips, encoder, rank, ranks), clips, self.bad_limit, self.memory_bytes)
             workers = 0 if source.in_memory else workers  # a copy within memory is cheaper than a message
         else:
-            source = self._clips(index, seed, self.crop, self.memory_bytes)
-        return self._noted(Loader(source, EpochPlan(len(index), self.batch_size, seed), self.micro_batch, workers))
+            source = VideoDataset(clips, self.reader, seed, self.crop, self.bad_limit, self.memory_bytes)
+        return self._noted(Loader(source, self.plan(source, seed), self.micro, workers, self.file_budget_s, rank, ranks))
 
     def validation(self, encoder: Encoder | None) -> list[Batch]:
         """The first clips of the validation set in micro-batches, the same in every run: whole, from the middle of each file, samples 0, 1...
 
         Latents where `loader` gives latents.
         """
-        index = read_index(self.val)
-        index = replace(index, rows=index.rows[: self.val_samples])
-        source = self._clips(index, None, None, 0)
-        (batches,) = self._noted(Loader(source, OnePass(len(index)), self.micro_batch)).steps(0, 1)
+        index = self.validation_index()
+        clips = self.clips(index.take(range(min(len(index), self.val_samples))))
+        source = VideoDataset(clips, self.reader, None, None, self.bad_limit)
+        usable = [row for row, bucket in enumerate(clips.buckets) if bucket is not None]
+        loader = self._noted(Loader(source, OnePass(usable), self.micro, self.workers, self.file_budget_s))
+        (batches,) = loader.steps(0, 1)
+        loader.close()
         if encoder is None or self.latents is None:
             return batches
-        self._check_grid(encoder)
+        self._check_grid(clips, encoder)
         with torch.no_grad():
             return [replace(batch, video=None, latents=encoder.encode(batch.content).to("cpu", torch.float32)) for batch in batches]
+
+    def cache(self, clips: Clips, encoder: Encoder, rank: int = 0, ranks: int = 1) -> Store:
+        """The clips' latents on disk, complete; what is missing is encoded, by each rank its part."""
+        assert self.latents is not None, "a cache needs a folder"
+        if self.crop is not None:
+            raise ValueError("latents of whole clips are cached, which cannot be cropped. Leave data/crop out, or set data.latents=null.")
+        self._check_grid(clips, encoder)
+        dataset = VideoDataset(clips, self.reader, None, None, self.bad_limit)
+        settings = (self.workers, self.file_budget_s, self.latent_dtype, rank, ranks)
+        return cache_latents(dataset, encoder.encode, self.latents, encoder.key, *settings)
 
     def _noted(self, loader: Loader) -> Loader:
         self._loaders.append(loader)
         return loader
 
-    def _clips(self, index: Index, seed: int | None, crop: Crop | None, memory_bytes: int) -> VideoDataset:
-        return VideoDataset(index, self.reader, self.bucket, self.fps, seed, crop, self.bad_limit, memory_bytes)
+    def _check_grid(self, clips: Clips, encoder: Encoder) -> None:
+        for bucket in {bucket for bucket in clips.buckets if bucket is not None}:
+            latent_grid(bucket.frames, bucket.height, bucket.width, encoder.stride)
 
-    def _latents(self, index: Index, encoder: Encoder, folder: str, seed: int) -> LatentDataset:
-        if self.crop is not None:
-            raise ValueError("latents of whole clips are cached, which cannot be cropped. Leave data/crop out, or set data.latents=null.")
-        self._check_grid(encoder)
-        clips = self._clips(index, None, None, 0)
-        cache = LatentCache.build(clips, encoder.encode, Path(folder), encoder.key, self.micro_batch, self.workers, self.latent_dtype)
-        return LatentDataset(cache, index, self.fps, seed, self.bad_limit, self.memory_bytes)
 
-    def _check_grid(self, encoder: Encoder) -> None:
-        latent_grid(self.bucket.frames, self.bucket.height, self.bucket.width, encoder.stride)
+def _split(index: Index, count: int) -> tuple[Index, Index]:
+    """An index without about `count` of its rows, and those: whole files, chosen by their names, so that a new file moves no other."""
+    if not count:
+        return index, index.take(())
+    files: dict[str, list[int]] = {}
+    for number in range(len(index)):
+        files.setdefault(index.name(number), []).append(number)
+    kept_out: set[int] = set()
+    for name in sorted(files, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()):
+        if len(kept_out) >= count:
+            break
+        kept_out.update(files[name])
+    if len(kept_out) >= len(index):
+        raise ValueError(f"hold_out={count} leaves nothing to train on: the set has {len(index)} clips. Set data.hold_out lower, or data.val.")
+    return index.take([row for row in range(len(index)) if row not in kept_out]), index.take(sorted(kept_out))

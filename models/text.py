@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -108,7 +107,8 @@ class ByteTokenizer:
         return [(byte,) for byte in prompt[:limit].encode("utf-8", "surrogatepass")[:limit]]
 
 
-def _cut_note(number: int, prompt: str, limit: int) -> str:
+def cut_note(number: int, prompt: str, limit: int) -> str:
+    """What `TextEncoder.cut` says of a prompt that is too long."""
     start = prompt[:60].encode("utf-8", "backslashreplace").decode()
     return f"prompt {number} ({start!r}...) is longer than the {limit} tokens that the text encoder reads: it was cut. Shorten it or set max_tokens."
 
@@ -170,7 +170,7 @@ class TextTransformer(nn.Module):
     def cut(self, prompts: Sequence[str]) -> list[str]:
         """A note for each prompt that does not fit."""
         limit = self.max_tokens
-        return [_cut_note(i, prompt, limit) for i, prompt in enumerate(prompts) if len(self.tokenizer.tokens(prompt, limit + 1)) > limit]
+        return [cut_note(i, prompt, limit) for i, prompt in enumerate(prompts) if len(self.tokenizer.tokens(prompt, limit + 1)) > limit]
 
     def forward(self, prompts: Sequence[str]) -> Text:
         """Encode b prompts."""
@@ -199,60 +199,3 @@ class TextTransformer(nn.Module):
             assert isinstance(block, TextBlock)
             total += block.attention.flops(segments) + block.mlp.flops(prompts * self.max_tokens)
         return total
-
-
-class HuggingFaceText(nn.Module):
-    """A frozen T5 or UMT5 encoder from a local folder (extra [hf]); nothing is downloaded.
-
-    Places after a prompt's end hold a learnt null token; the pooled vector is the mean over the prompt's tokens.
-
-    Args:
-        path: a folder in Hugging Face's format with model and tokenizer.
-        width: of the model, so that a config can say it before anything is loaded.
-        max_tokens: longer prompts are cut.
-    """
-
-    def __init__(self, path: str, width: int, max_tokens: int) -> None:
-        super().__init__()
-        if not Path(path).is_dir():
-            raise ValueError(f"path={path!r} is not a folder; a local Hugging Face model is needed, as nothing is downloaded. Set path.")
-        try:
-            from transformers import AutoConfig as Config  # pyright: ignore[reportMissingImports]
-            from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise RuntimeError("a Hugging Face text encoder needs transformers: pip install -e '.[hf]', or choose objective/text=words.") from error
-        kind = UMT5EncoderModel if Config.from_pretrained(path, local_files_only=True).model_type == "umt5" else T5EncoderModel
-        self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        self.encoder = kind.from_pretrained(path, local_files_only=True, use_safetensors=True).requires_grad_(False).eval()
-        self.max_tokens, self.width = max_tokens, int(self.encoder.config.d_model)
-        if self.width != width:
-            raise ValueError(f"the text encoder in {path!r} is {self.width} wide, the config says width={width}. Set width.")
-        self.null = nn.Parameter(torch.zeros(self.width))
-
-    def train(self, mode: bool = True) -> "HuggingFaceText":
-        """Only this module's own flag changes: a frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """A note for each prompt that does not fit."""
-        lengths = [len(self.tokenizer(prompt).input_ids) for prompt in prompts]
-        return [_cut_note(i, prompts[i], self.max_tokens) for i, length in enumerate(lengths) if length > self.max_tokens]
-
-    def flops(self, prompts: int) -> int:
-        """Forward FLOP for a number of prompts: two per weight of the blocks and token, without the attention's own products."""
-        weights = sum(p.numel() for name, p in self.encoder.named_parameters() if "embed" not in name and "shared" not in name)
-        return 2 * prompts * self.max_tokens * weights
-
-    def forward(self, prompts: Sequence[str]) -> Text:
-        """Encode b prompts."""
-        batch = self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt")
-        batch = batch.to(self.null.device)
-        with torch.no_grad():
-            hidden = self.encoder(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state  # b l d
-        filled = torch.tensor([[bool(prompt.strip())] for prompt in prompts], device=hidden.device)  # b 1
-        used = (batch.attention_mask.bool() & filled)[:, :, None]  # b l 1
-        tokens = torch.where(used, hidden.to(self.null.dtype), self.null)
-        mean = (tokens * used).sum(dim=1) / used.sum(dim=1).clamp(min=1)
-        return Text(tokens, torch.where(filled, mean, self.null))

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     BOOTSTRAP = 14  # resampling in statistics
     SOLVER = 15  # noise that a stochastic solver adds
     SAMPLING = 16  # the noise that a sample begins with: never one that training saw
+    WEIGHT = 17  # in which epochs a clip of a broken weight comes once more
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.reader import AutoReader
 from data.transforms import to_float, to_uint8
 from evaluation.gallery import Result, Video, write
 from evaluation.suite import Plan, evaluate_flow, evaluate_vae, machine, read_clips, versions
@@ -34,7 +33,7 @@ def main(config: Config) -> None:
     if not {"objective", "data"} <= set(saved):
         raise ConfigError(f"run={run} holds no config of a training run. Give the folder that train.py was given as run=.")
     folder, world = find_world(config["world"], saved)
-    clips = read_clips(folder / "heldout", config["clips"], AutoReader())
+    clips = read_clips(folder / "heldout", config["clips"])
     height, width = clips[0].video.shape[1:3]
     protocol = {"seed": config["seed"], "world": str(folder), "clips": len(clips), "size": [height, width], "frames": len(clips[0].video)}
     protocol |= {key: world[key] for key in ("fps", "difficulty")}
@@ -44,7 +43,7 @@ def main(config: Config) -> None:
         networks = load_networks(run, device)
         print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions")
         counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
-        seen_clips = read_clips(folder / "val", config["animated"], AutoReader())
+        seen_clips = read_clips(folder / "val", config["animated"])
         result = flow_result(config, networks, Plan(**counts, difficulty=world["difficulty"]), clips, seen_clips, device)
         protocol |= {"weights_sha256": networks.weights_sha256, "step": networks.step, "steps": config["steps"]}
         protocol |= {name: described(config[name]) for name in ("solver", "guidance")} | {key: config[key] for key in ("prompts", "seen", "animated")}

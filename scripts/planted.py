@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLANTED = ROOT / "tests" / "planted"
-LEFT_OUT = shutil.ignore_patterns(".venv", ".git", "runs", "datasets", "__pycache__", ".pytest_cache", ".hypothesis", ".ruff_cache", "*.egg-info")
+UNTRACKED = (".venv", ".git", "runs", "cache", "datasets", "__pycache__", ".pytest_cache", ".hypothesis", ".ruff_cache", "*.egg-info")
+LEFT_OUT = shutil.ignore_patterns(*UNTRACKED)
 
 
 def named_test(patch: Path) -> str:

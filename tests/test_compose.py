@@ -9,7 +9,8 @@ from runtime.config import CONFIGS, ROOT, Config, ConfigError, build, check, com
 
 EXPERIMENTS = sorted(str(path.relative_to(CONFIGS / "experiment").with_suffix("")) for path in (CONFIGS / "experiment").rglob("*.yaml"))
 ENTRIES = {path.stem: [] for path in CONFIGS.glob("*.yaml")} | {"train": ["run=x", "data=world"], "make_world": ["out=x"], "report": ["root=x"]}
-ENTRIES |= {"evaluate": ["run=x"], "sample": ["run=x"]}
+ENTRIES |= {"evaluate": ["run=x"], "check_data": ["data.train=x", "objective=vae"], "sample": ["run=x"]}
+ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"]}
 # Options that need a file of the user's, with a stand-in; their config is checked, not built.
 NEEDS_A_FOLDER = {"objective/text/t5": ["objective.text.path=x", "objective.text.width=8"], "data/videos": ["data.train=x", "data.val=y"]}
 TRAIN_GROUPS = ("objective", "data", "optim", "trainer", "tracking")
@@ -24,7 +25,8 @@ def _options() -> list[tuple[str, str]]:
 def _compose(name: str, overrides: list[str]) -> Config:
     """Composed as train.py does, but with the shipped VAE where train.py reads the one that vae_run trained."""
     vae = compose("train", [*ENTRIES["train"], "objective=vae"])["objective"]["vae"]
-    return compose(name, overrides, lambda look: {"objective.vae": vae} if name == "train" and look("objective.dit") is not None else {})
+    flow = ("train", "cache_latents")
+    return compose(name, overrides, lambda look: {"objective.vae": vae} if name in flow and look("objective.dit") is not None else {})
 
 
 def _build_objective(config: Config) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.reader import PyAVReader
+from data.reader import read_video
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,4 +37,4 @@ def test_the_fast_demo_goes_through_every_stage_and_its_run_can_be_sampled(tmp_p
     assert clips.returncode == 0, clips.stderr
     (sidecar,) = (tmp_path / "clips").glob("*.json")
     assert json.loads(sidecar.read_text(encoding="utf-8"))["prompt"] == prompt
-    assert PyAVReader().read(sidecar.with_suffix(".mp4")).shape == (17, 64, 64, 3)
+    assert read_video(sidecar.with_suffix(".mp4")).shape == (17, 64, 64, 3)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import sample
-from data.reader import PyAVReader
+from data.reader import read_video
 from runtime.build import build
 from runtime.checkpoint import Checkpoints
 from runtime.config import dump
@@ -34,7 +34,7 @@ VAE |= {"look_back": 1, "decoder_look_back": 1}
 DIT = {"_target_": "models.dit.DiT", "latent_channels": 4, "width": 16, "depth": 1, "heads": 1, "text_width": 16, "patch": [1, 1, 1]}
 TEXT = {"_target_": "models.text.TextTransformer", "width": 16, "depth": 1, "heads": 1, "max_tokens": 6}
 TEXT |= {"tokenizer": {"_target_": "models.text.WordTokenizer", "buckets": 64}}
-DATA = {"frames": 9, "height": 16, "width": 24, "fps": 8}
+DATA = {"shape": {"_target_": "data.shapes.Fixed", "frames": 9, "height": 16, "width": 24, "grid": [4, 16, 16]}, "fps": 8}
 KNOWN = {"_target_": "flow.conditioning.KnownFrames", "weights": {"none": 0.7, "first": 0.3}}
 
 
@@ -71,7 +71,7 @@ def call(*arguments: object) -> None:
 
 
 def frames(path: Path) -> np.ndarray:
-    return PyAVReader().read(str(path))
+    return read_video(path)
 
 
 def sidecar(path: Path) -> dict:

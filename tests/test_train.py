@@ -17,7 +17,8 @@ from runtime.tracking import TIME_FIELDS
 from train import main
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY_CLIPS = ["data=videos", "data.frames=5", "data.height=32", "data.width=32", "data.val_samples=3"]
+TINY_SHAPE = ["data/shape=fixed", "data.shape.frames=5", "data.shape.height=32", "data.shape.width=32"]
+TINY_CLIPS = ["data=videos", *TINY_SHAPE, "data.val_samples=3", "data.probes=null"]
 TINY = [*TINY_CLIPS, "data.batch_size=4", "data.micro_batch=2", "data.workers=0", "trainer=toy", "tracking=none"]
 TINY_VAE = ["objective=vae", "objective.vae.widths=[8,16]", "objective.vae.encoder_depths=[1,1]", "objective.vae.decoder_depths=[1,1]"]
 TINY_DIT = ["objective.dit.width=32", "objective.dit.depth=2", "objective.dit.heads=2"]

@@ -18,6 +18,7 @@ from flow.timesteps import Law, shift
 from models.dit import DiT
 from models.geometry import Layout, latent_grid, token_grid
 from models.text import TextEncoder
+from models.text_frozen import HuggingFaceText
 from models.vae import VideoVAE
 from runtime.seeding import Rng
 from training.captions import CaptionPolicy
@@ -122,7 +123,7 @@ class FlowObjective:
         """The frozen VAE carries its statistics; nothing follows from the weights."""
 
     def flops(self, batch: Batch) -> int:
-        """Backward counts twice the forward; the frozen VAE's encoding counts once, if it runs at all."""
+        """Backward counts twice the forward; what frozen networks encode counts once, if they run at all."""
         t, h, w = batch.content.shape[2:]
         encoding = 0
         if batch.video is not None:
@@ -130,7 +131,8 @@ class FlowObjective:
             t, h, w = latent_grid(t, h, w, self.vae.stride)
         grid = token_grid((t, h, w), self.dit.patch)
         layout = Layout.batch(len(batch), grid, self.text.max_tokens)
-        return 3 * (self.dit.flops(layout) + self.text.flops(len(batch))) + encoding
+        text = self.text.flops(len(batch)) * (1 if isinstance(self.text, HuggingFaceText) else 3)
+        return 3 * self.dit.flops(layout) + text + encoding
 
     def _latents(self, batch: Batch) -> Tensor:
         """The batch's latents, whitened, float32; encoded here if the loader did not."""

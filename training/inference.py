@@ -135,9 +135,9 @@ def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torc
 
 
 def trained_shape(config: Config) -> Shape:
-    """The shape of the clips that a run was trained on."""
-    data = config["data"]
-    return Shape(data["frames"], data["height"], data["width"], data["fps"])
+    """The shape of the clips that a run was trained on; of many shapes, the largest square one."""
+    largest = build(config["data"]["shape"]).largest
+    return Shape(largest.frames, largest.height, largest.width, config["data"]["fps"])
 
 
 def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -59,10 +59,35 @@ def clips(tmp_path_factory):
 
 @pytest.fixture
 def broken_clips(clips, tmp_path):
-    """The same folder with clip 2 missing."""
+    """The same folder with a clip 2 whose header and first frame are sound and whose last frame cannot be decoded."""
     folder = tmp_path / "broken"
     folder.mkdir()
     for file in clips.iterdir():
-        if file.name != "2.mp4":
-            (folder / file.name).write_bytes(file.read_bytes())
+        (folder / file.name).write_bytes(file.read_bytes())
+    write(folder / "2.mp4", numbered(5), gop=1, b_frames=0)
+    spoil(folder / "2.mp4")
     return folder
+
+
+def spoil(path):
+    """Overwrite the last frames of an mp4 file, and leave its header."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
+    content[start + size * 9 // 10 : start + size] = bytes(size - size * 9 // 10)
+    path.write_bytes(content)
+
+
+def look_at(source, shape=None, fps=8, **options):
+    """The clips of a set, looked at in this process."""
+    from data.catalogue import Clips, look
+    from data.index import Index, read_index
+    from data.shapes import Fixed
+
+    index = source if isinstance(source, Index) else read_index(source)
+    return Clips.of(index, look(index, None, 0, 60, **options), shape or Fixed(5, 32, 32, (4, 16, 16)), fps)
+
+
+@pytest.fixture(scope="session")
+def clips_of():
+    return look_at

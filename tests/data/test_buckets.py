@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.buckets import Bucket, TooShort, Windows
+from data.buckets import Bucket, TooShort, Windows, longest
 
 
 def test_equal_rate_and_length_takes_every_frame():
@@ -58,6 +58,24 @@ def test_every_picked_frame_is_the_one_on_screen(gaps, frames, fps, place):
     assert (times[picked] <= wanted + 0.0021).all()
     later = times[np.minimum(picked + 1, len(times) - 1)]
     assert ((later > wanted) | (picked == len(times) - 1)).all()
+
+
+@given(st.lists(st.floats(0.005, 1), min_size=0, max_size=40), st.sampled_from([2.0, 8.0, 30.0]), st.floats(0, 9))
+def test_the_longest_clip_is_the_last_that_has_a_start(gaps, fps, begin):
+    times = np.cumsum([begin, *gaps])
+    most = longest(times, fps)
+    assert Windows(times, most, fps).count >= (1 if most > 1 else 0)
+    assert Windows(times, most + 1, fps).count == 0
+
+
+@pytest.mark.parametrize(("frames", "fps"), [(1, 8), (16, 8), (17, 8), (300, 29.97)])
+def test_a_clip_of_its_own_rate_is_as_long_as_its_file(frames, fps):
+    assert longest(np.arange(frames) / fps, fps) == frames
+
+
+def test_tokens_count_the_first_frame_by_itself_and_cells_that_stick_out():
+    assert [Bucket(frames, 64, 64).tokens((4, 16, 16)) for frames in (1, 2, 5, 6, 17)] == [16, 32, 32, 48, 80]
+    assert Bucket(1, 17, 33).tokens((4, 16, 16)) == 2 * 3
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8), (1, 0, 8), (1, 8, -1)])

@@ -4,89 +4,132 @@ import numpy as np
 import pytest
 
 from data.buckets import Bucket
-from data.dataset import ClipMemory, Draw, Fault, VideoDataset, check_faults
-from data.index import Index, Row, read_index
-from data.reader import PyAVReader, VideoError, VideoInfo
+from data.catalogue import Clips
+from data.dataset import ClipMemory, Fault, StandIns, VideoDataset, check_faults
+from data.faults import VideoError
+from data.index import Index, Row
+from data.media import Media
+from data.plan import Draw
+from data.reader import PyAVReader, read_video
+from data.shapes import Fixed
 from data.transforms import DetailCrop, to_uint8
 
 
-class CountingReader:
+class CountingReader(PyAVReader):
     """Reads with PyAV and remembers what was asked for."""
 
     def __init__(self):
+        super().__init__()
         self.paths = []
 
-    def probe(self, path):
-        return PyAVReader().probe(path)
+    def read(self, media, probe, frames, cover=None):
+        self.paths.append(media.path)
+        return super().read(media, probe, frames, cover)
 
-    def read(self, path, wanted=None):
-        self.paths.append(path)
-        return PyAVReader().read(path, wanted)
+
+class Frames:
+    """A probe of 8 fps and 8x8 pixels."""
+
+    width = height = 8
+
+    def __init__(self, count):
+        self.times = np.arange(count) / 8
 
 
 class MadeReader:
     """Files that exist only by name: 'bad...' cannot be read, any other has as many frames as its name says; pixels are the frame numbers."""
 
-    def probe(self, path):
-        raise NotImplementedError
-
-    def read(self, path, wanted=None):
-        name = path.rsplit("/", 1)[-1]
-        if name.startswith("bad"):
-            raise VideoError(path, "unreadable", "made to fail")
-        count = int(name.split("-")[1])
-        picked = wanted(VideoInfo(np.arange(count) / 8, 8, 8))
-        return np.broadcast_to(picked.astype(np.uint8)[:, None, None, None], (len(picked), 8, 8, 3)).copy()
+    def read(self, media, probe, frames, cover=None):
+        if "/bad" in media.path:
+            raise VideoError(media.path, "unreadable", "made to fail")
+        return np.broadcast_to(np.asarray(frames, np.uint8)[:, None, None, None], (len(frames), 8, 8, 3)).copy()
 
 
-def made(names, **options):
-    index = Index("made", "/set", tuple(Row(f"/set/{name}") for name in names))
-    return VideoDataset(index, MadeReader(), Bucket(5, 8, 8), fps=8, **{"seed": 0, "bad_limit": 1.0, **options})
+def made(names, segments=None, min_frames=5, **options):
+    rows = [Row(Media(f"/set/{name}"), **(segments or {}).get(name, {})) for name in names]
+    probes = tuple(Frames(int(name.split("-")[1])) for name in names)
+    shape = Fixed(5, 8, 8, (4, 8, 8), min_frames)
+    buckets, faults = [], []
+    for number, name in enumerate(names):
+        count = probes[number].times.size
+        buckets.append(shape.bucket(count, 8, 8) if count >= min_frames else None)
+        if count < min_frames:
+            faults.append(Fault(number, name, "too_short", f"{count}"))
+    clips = Clips(Index("made", "/set", tuple(rows)), probes, tuple(buckets), tuple(faults), 8)
+    return VideoDataset(clips, MadeReader(), **{"seed": 0, "bad_limit": 1.0, **options})
 
 
-def test_a_batch_holds_the_files_pixels_and_captions(clips):
-    index = read_index(clips / "index.jsonl")
-    dataset = VideoDataset(index, PyAVReader(), Bucket(5, 32, 32), fps=8, seed=0)
-    fetched = dataset.fetch([Draw(70, 3), Draw(71, 0)])
+def test_a_batch_holds_the_files_pixels_and_captions(clips, clips_of):
+    looked_at = clips_of(clips / "index.jsonl")
+    index, dataset = looked_at.index, VideoDataset(looked_at, PyAVReader(), seed=0)
+    fetched = dataset.run([Draw(70, 3), Draw(71, 0)])
     batch = dataset.batch(fetched)
     assert (batch.samples, batch.rows, fetched.faults) == ((70, 71), (3, 0), ())
     assert [captions["short"] for captions in batch.captions] == [("clip 3",), ("clip 0",)]
     assert batch.fps.tolist() == [8.0, 8.0]
     assert batch.content.shape == (2, 3, 5, 32, 32)
-    assert np.array_equal(to_uint8(batch.content)[0].numpy(), PyAVReader().read(index.rows[3].path))
+    assert np.array_equal(to_uint8(batch.content)[0].numpy(), read_video(index.rows[3].path))
 
 
 def test_a_bad_row_is_named_and_replaced_by_seed_and_row_alone():
     names = [f"clip{number}-5" for number in range(20)]
-    names[4], names[9] = "bad4", "bad9"
-    alone = {row: made(names).fetch([Draw(0, row)]).rows[0] for row in (4, 9)}
-    fetched = made(names).fetch([Draw(100, 9), Draw(101, 3), Draw(102, 4), Draw(103, 9)])
+    names[4], names[9] = "bad4-5", "bad9-5"
+    alone = {row: made(names).run([Draw(0, row)]).rows[0] for row in (4, 9)}
+    fetched = made(names).run([Draw(100, 9), Draw(101, 3), Draw(102, 4), Draw(103, 9)])
     assert fetched.rows == (alone[9], 3, alone[4], alone[9])
     assert not {4, 9} & set(fetched.rows)
     assert {(fault.row, fault.path, fault.kind, fault.detail) for fault in fetched.faults} == {
-        (row, f"bad{row}", "unreadable", "made to fail") for row in (4, 9)
+        (row, f"bad{row}-5", "unreadable", "made to fail") for row in (4, 9)
     }
-    others = {made(names, seed=seed).fetch([Draw(0, 4)]).rows[0] for seed in range(12)}
+    others = {made(names, seed=seed).run([Draw(0, 4)]).rows[0] for seed in range(12)}
     assert len(others) > 3
 
 
 def test_a_bad_row_shows_its_replacements_content_never_zeros():
-    dataset = made(["bad0", "clip-5"], seed=3)
-    fetched = dataset.fetch([Draw(0, 0)])
+    dataset = made(["bad0-5", "clip-5"], seed=3)
+    fetched = dataset.run([Draw(0, 0)])
     assert fetched.rows == (1,)
     assert fetched.content[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_short_files_are_faults_that_name_both_counts():
-    fetched = made(["clip-4", "clip-5"]).fetch([Draw(0, 0)])
-    (fault,) = fetched.faults
-    assert fault.kind == "too_short"
-    assert "has 4 frames" in fault.detail
-    assert "5 are wanted" in fault.detail
+def test_a_stand_in_has_the_shape_of_the_row_it_stands_in_for():
+    shapes = [Bucket(5, 8, 8)] * 3 + [Bucket(1, 8, 8)] * 4 + [Bucket(9, 16, 8), None]
+    stand_ins = StandIns(shapes, seed=0)
+    for row in range(7):
+        tried = [other for other, _ in zip(stand_ins.candidates(row), range(30), strict=False)]
+        assert tried[0] == row
+        assert {shapes[other] for other in tried} == {shapes[row]}
+        assert len(set(tried)) > 2
+
+
+def test_a_shape_of_one_clip_is_filled_by_any_clip_that_is_long_enough():
+    names = ["bad-5", "still-1", "still-2", "clip-30"]
+    fetched = made(names, min_frames=1).run([Draw(0, 0)])
+    assert fetched.rows == (3,)
+    assert fetched.content.shape == (1, 5, 8, 8, 3)
+    alone = made([*names[:3], "bad-30"], min_frames=1).run([Draw(0, 0)])
+    assert alone.content is None
+    assert {fault.row for fault in alone.faults} == {0, 3}  # the short ones are not at fault
+
+
+def test_a_segment_shows_its_own_frames_alone():
+    segments = {"clip-30": {"start_s": 1.0, "end_s": 2.0}, "tail-30": {"start_s": 3.0}}
+    dataset = made(["clip-30", "tail-30"], segments)
+    starts = {int(dataset.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)}
+    assert starts == {8, 9, 10, 11}  # of frames 8 to 15
+    assert {int(dataset.run([Draw(sample, 1)]).content[0, 0, 0, 0, 0]) for sample in range(20)} == {24, 25}
+
+
+def test_a_row_that_is_given_up_is_not_opened_again():
+    dataset = made(["clip-5", "other-5"])
+    dataset.give_up(0, "hung", "took longer than 60 s")
+    fetched = dataset.run([Draw(0, 0)])
+    assert fetched.rows == (1,)
+    assert [(fault.row, fault.kind) for fault in fetched.faults] == [(0, "hung")]
 
 
 def test_nothing_usable_is_reported_not_made_up():
-    fetched = made(["bad0", "bad1"]).fetch([Draw(0, 0)])
+    fetched = made(["bad0-5", "bad1-5"]).run([Draw(0, 0)])
     assert fetched.content is None
     assert {fault.row for fault in fetched.faults} == {0, 1}
 
@@ -101,23 +144,23 @@ def test_faults_over_the_limit_end_the_run_with_the_first_ten():
 
 def test_a_longer_file_is_seen_at_many_places_by_sample_number_alone():
     dataset = made(["clip-30"])
-    starts = [int(dataset.fetch([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)]
+    starts = [int(dataset.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)]
     assert len(set(starts)) > 15
     assert min(starts) >= 0
     assert max(starts) <= 25
-    assert starts == [int(made(["clip-30"]).fetch([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)]
+    assert starts == [int(made(["clip-30"]).run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)]
     middle = made(["clip-30"], seed=None)
-    assert {int(middle.fetch([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(5)} == {13}
+    assert {int(middle.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(5)} == {13}
 
 
 @pytest.mark.parametrize("crop", [None, DetailCrop(16)])
-def test_memory_changes_no_bit_and_decodes_once(clips, crop):
-    index = read_index(clips / "index.jsonl")
+def test_memory_changes_no_bit_and_decodes_once(clips, clips_of, crop):
+    looked_at = clips_of(clips / "index.jsonl")
     results, reads = [], []
     for memory in (0, 3 * 5 * 32 * 32 * 3, 2**20):
         reader = CountingReader()
-        dataset = VideoDataset(index, reader, Bucket(5, 32, 32), 8, seed=1, crop=crop, memory_bytes=memory)
-        results.append([dataset.fetch([Draw(epoch * 7 + row, row) for row in range(7)]).content.numpy() for epoch in range(3)])
+        dataset = VideoDataset(looked_at, reader, seed=1, crop=crop, memory_bytes=memory)
+        results.append([dataset.run([Draw(epoch * 7 + row, row) for row in range(7)]).content for epoch in range(3)])
         reads.append(len(reader.paths))
     assert reads == [21, 3 + 12, 7]
     for other in results[1:]:
@@ -127,23 +170,24 @@ def test_memory_changes_no_bit_and_decodes_once(clips, crop):
 
 def test_memory_does_not_pin_a_longer_file_to_one_place():
     dataset = made(["clip-30"], memory_bytes=2**20)
-    assert len({int(dataset.fetch([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(20)}) > 5
+    assert len({int(dataset.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(20)}) > 5
 
 
 def test_memory_is_a_private_copy_of_what_is_put():
-    memory = ClipMemory((2, 4), rows=3, memory_bytes=17)
-    clip = np.full((2, 4), 7, np.uint8)
-    assert memory.rows == 2
-    for row in range(3):
-        memory.put(row, clip)
-    clip[:] = 0
-    assert memory.get(1).tolist() == [[7] * 4] * 2
-    assert memory.get(2) is None
-    assert pickle.loads(pickle.dumps(memory)).get(1) is None
+    shapes = (Bucket(1, 2, 4), None, Bucket(2, 1, 2), Bucket(1, 2, 4))
+    memory = ClipMemory(shapes, memory_bytes=24 + 12 + 23)
+    assert memory.rows == 3
+    clips = [np.full((*(() if shape is None else (shape.frames, shape.height, shape.width)), 3), 7 + row) for row, shape in enumerate(shapes)]
+    for row in (0, 2, 3):
+        memory.put(row, clips[row])
+    clips[2][:] = 0
+    assert memory.get(0).tolist() == np.full((1, 2, 4, 3), 7).tolist()
+    assert memory.get(2).tolist() == np.full((2, 1, 2, 3), 9).tolist()
+    assert memory.get(1) is memory.get(3) is None
+    assert pickle.loads(pickle.dumps(memory)).get(2) is None
 
 
-@pytest.mark.parametrize(("options", "key"), [({"fps": 0}, "fps"), ({"bad_limit": 1.5}, "bad_limit"), ({"crop": DetailCrop(33)}, "crop.size")])
-def test_wrong_settings_name_their_key(clips, options, key):
-    settings = {"fps": 8, "seed": 0, **options}
+@pytest.mark.parametrize(("options", "key"), [({"bad_limit": 1.5}, "bad_limit"), ({"crop": DetailCrop(33)}, "crop.size")])
+def test_wrong_settings_name_their_key(clips, clips_of, options, key):
     with pytest.raises(ValueError, match=rf"data\.{key}"):
-        VideoDataset(read_index(clips / "index.jsonl"), PyAVReader(), Bucket(5, 32, 32), **settings)
+        VideoDataset(clips_of(clips / "index.jsonl"), PyAVReader(), **{"seed": 0, **options})

@@ -1,24 +1,34 @@
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data.batch import Batch
 from data.buckets import Bucket
-from data.dataset import Draw, Fetched, VideoDataset
-from data.index import read_index
-from data.loader import EpochPlan, Loader, OnePass
+from data.dataset import Fetched, VideoDataset
+from data.index import Index, Row
+from data.loader import Loader
+from data.media import Media
+from data.plan import EpochPlan, MicroBatches
 from data.reader import PyAVReader
+from data.shapes import Native
 from data.transforms import DetailCrop
+from data.workers import UNWATCHED
+
+GRID = (4, 16, 16)
 
 
-def loader(folder, workers, micro_batch=2, seed=0, bad_limit=0.5, crop=True, memory_bytes=0):
-    index = read_index(folder / "index.jsonl")
-    dataset = VideoDataset(index, PyAVReader(), Bucket(5, 32, 32), 8, seed, DetailCrop(16) if crop else None, bad_limit, memory_bytes)
-    return Loader(dataset, EpochPlan(len(index), 3, seed), micro_batch, workers)
+@pytest.fixture
+def loader(clips_of):
+    def make(folder, workers, micro_batch=2, seed=0, bad_limit=0.5, crop=True, memory_bytes=0, shape=None, **options):
+        clips = clips_of(folder / "index.jsonl", shape)
+        dataset = VideoDataset(clips, PyAVReader(), seed, DetailCrop(16) if crop else None, bad_limit, memory_bytes)
+        plan = EpochPlan([row.weight for row in clips.index.rows], [1] * len(clips), 3, None, seed)
+        return Loader(dataset, plan, MicroBatches(micro_batch, None, GRID), workers, **options)
+
+    return make
 
 
 def same(a, b):
@@ -28,27 +38,7 @@ def same(a, b):
         assert torch.equal(one.content, other.content)
 
 
-@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32), st.integers(0, 3))
-@settings(max_examples=60)
-def test_every_row_comes_once_an_epoch_and_samples_count_on(rows, batch_size, seed, epoch):
-    plan = EpochPlan(rows, batch_size, seed)
-    steps = [plan.draws(step) for step in range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)]
-    draws = [draw for step in steps for draw in step]
-    assert sorted(draw.row for draw in draws) == list(range(rows))
-    assert [draw.sample for draw in draws] == list(range(epoch * rows, (epoch + 1) * rows))
-    assert {len(step) for step in steps[:-1]} <= {batch_size}
-    assert len(steps[-1]) == rows - batch_size * (len(steps) - 1) > 0
-
-
-def test_the_order_is_a_function_of_seed_and_step():
-    plan = EpochPlan(100, 8, seed=4)
-    forward = [plan.draws(step) for step in range(30)]
-    assert [EpochPlan(100, 8, seed=4).draws(step) for step in reversed(range(30))] == forward[::-1]
-    assert plan.draws(0) != plan.draws(13)  # the next epoch has another order
-    assert EpochPlan(100, 8, seed=5).draws(0) != forward[0]
-
-
-def test_batches_do_not_depend_on_the_number_of_workers(broken_clips):
+def test_batches_do_not_depend_on_the_number_of_workers(broken_clips, loader):
     loaders = [loader(broken_clips, workers) for workers in (0, 1, 2)]
     results = [list(each.steps(0, 6)) for each in loaders]
     same(results[0], results[1])
@@ -56,11 +46,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(broken_clips):
     assert [[len(batch) for batch in step] for step in results[0]] == [[2, 1], [2, 1], [1]] * 2
     assert 2 not in {row for step in results[0] for batch in step for row in batch.rows}
     for each in loaders:
-        assert [(fault.row, fault.path, fault.kind) for fault in each.faults] == [(2, "2.mp4", "missing")]
+        assert [(fault.row, fault.path, fault.kind) for fault in each.faults] == [(2, "2.mp4", "damaged")]
+
+
+def test_every_clip_is_handed_over_once_an_epoch_and_a_bad_ones_place_is_filled(clips, broken_clips, loader):
+    whole, broken = loader(clips, 1), loader(broken_clips, 1)
+    for each in (whole, broken):
+        list(each.steps(0, 6))
+    assert whole.shown.tolist() == [2] * 7
+    assert broken.shown[2] == 0
+    assert broken.shown.sum() == 14
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_starting_at_a_step_gives_the_tail(clips, workers):
+def test_starting_at_a_step_gives_the_tail(clips, workers, loader):
     whole = loader(clips, 0)
     expected = list(whole.steps(0, 6))
     resumed = loader(clips, workers)
@@ -71,7 +70,7 @@ def test_starting_at_a_step_gives_the_tail(clips, workers):
     same(list(resumed.steps(2, 5)), expected[2:5])
 
 
-def test_micro_batches_hold_the_samples_of_the_whole_step(clips):
+def test_micro_batches_hold_the_samples_of_the_whole_step(clips, loader):
     whole = [batch for (batch,) in loader(clips, 0, micro_batch=8).steps(0, 3)]
     parts = list(loader(clips, 0, micro_batch=2).steps(0, 3))
     for batch, step in zip(whole, parts, strict=True):
@@ -79,21 +78,47 @@ def test_micro_batches_hold_the_samples_of_the_whole_step(clips):
         assert torch.equal(batch.content, torch.cat([part.content for part in step]))
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_ranks_together_see_what_one_process_sees(clips, loader, ranks):
+    def by_sample(steps):
+        return [{s: (row, clip) for b in step for s, row, clip in zip(b.samples, b.rows, b.content, strict=True)} for step in steps]
+
+    alone = by_sample(loader(clips, 0).steps(0, 4))
+    parts = [by_sample(loader(clips, 0, rank=rank, ranks=ranks).steps(0, 4)) for rank in range(ranks)]  # of 5 ranks, 2 have nothing in a step
+    for step, whole in enumerate(alone):
+        together = {sample: clip for part in parts for sample, clip in part[step].items()}
+        assert together.keys() == whole.keys()
+        assert sum(len(part[step]) for part in parts) == len(whole)
+        for sample, (row, clip) in whole.items():
+            assert together[sample][0] == row
+            assert torch.equal(together[sample][1], clip)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_too_many_bad_files_end_the_run_by_name(broken_clips, workers):
-    with pytest.raises(RuntimeError, match=r"1 of 7 clips cannot be used, the limit is 10\.0%:\n  2\.mp4: missing: no such file\n.*data\.bad_limit"):
+def test_too_many_bad_files_end_the_run_by_name(broken_clips, workers, loader):
+    with pytest.raises(RuntimeError, match=r"1 of 7 clips cannot be used, the limit is 10\.0%:\n  2\.mp4: damaged: .*\n.*data\.bad_limit"):
         list(loader(broken_clips, workers, bad_limit=0.1).steps(0, 3))
 
 
+def test_files_known_to_be_bad_count_before_the_first_step(broken_clips, loader):
+    (broken_clips / "2.mp4").write_bytes(b"text")
+    with pytest.raises(RuntimeError, match=r"1 of 7 clips cannot be used, the limit is 10\.0%:\n  2\.mp4: unreadable: "):
+        loader(broken_clips, 0, bad_limit=0.1)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_set_without_a_usable_file_ends_the_run_whatever_the_limit(broken_clips, workers):
+def test_a_set_without_a_usable_file_ends_the_run_whatever_the_limit(broken_clips, workers, loader):
+    (broken_clips / "2.mp4").write_bytes((broken_clips / "1.mp4").read_bytes())
+    each = loader(broken_clips, workers, bad_limit=1.0)
     for file in broken_clips.glob("*.mp4"):
         file.write_bytes(b"text")
-    with pytest.raises(RuntimeError, match=r"(?s)clips cannot be used.*unreadable"):
-        list(loader(broken_clips, workers, bad_limit=1.0).steps(0, 3))
+    with pytest.raises(RuntimeError, match=r"(?s)7 of 7 clips cannot be used.*has changed since it was looked at"):
+        list(each.steps(0, 3))
+    with pytest.raises(RuntimeError, match=r"(?s)7 of 7 clips cannot be used.*unreadable"):
+        loader(broken_clips, workers, bad_limit=1.0)
 
 
-def test_memory_is_filled_by_workers_for_each_other(clips, tmp_path):
+def test_memory_is_filled_by_workers_for_each_other(clips, tmp_path, loader):
     each = loader(clips, 2, memory_bytes=2**20)
     first = list(each.steps(0, 3))
     moved = tmp_path / "moved"
@@ -110,7 +135,19 @@ def test_memory_is_filled_by_workers_for_each_other(clips, tmp_path):
     same(first, again)
 
 
-def test_reading_leaves_torchs_random_numbers_alone(clips):
+def test_clips_of_many_shapes_come_in_batches_of_one(tmp_path, write_video, numbered_video, loader):
+    sizes = [(5, 32, 32), (9, 32, 32), (1, 32, 32), (9, 48, 32), (4, 32, 64), (6, 64, 32), (9, 64, 64)]
+    for number, size in enumerate(sizes * 2):
+        write_video(tmp_path / f"{number:02d}.mp4", numbered_video(*size))
+    (tmp_path / "index.jsonl").write_text("".join(f'{{"path": "{number:02d}.mp4"}}\n' for number in range(14)))
+    each = loader(tmp_path, 2, shape=Native(9, 2048, GRID), crop=False)
+    steps = list(each.steps(0, each.steps_per_epoch))
+    shapes = {tuple(batch.content.shape[2:]) for step in steps for batch in step}
+    assert shapes == {(5, 32, 32), (9, 32, 32), (1, 32, 32), (9, 48, 32), (1, 32, 64), (5, 64, 32)}
+    assert each.shown.tolist() == [1] * 14
+
+
+def test_reading_leaves_torchs_random_numbers_alone(clips, loader):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -122,21 +159,28 @@ class SlowSource:
     """Takes 20 ms a micro-batch; content is the worker's session."""
 
     bad_limit, known_faults = 0.0, ()
+    index = Index("made", "/", tuple(Row(Media(f"/{number}")) for number in range(8)))
+    buckets = (Bucket(1, 16, 16),) * 8
 
-    def __len__(self):
-        return 8
-
-    def fetch(self, draws):
+    def run(self, item, watch=UNWATCHED):
         time.sleep(0.02)
-        content = torch.full((len(draws), 1, 1, 1, 1), os.getsid(0), dtype=torch.int64)
-        return Fetched(tuple(draw.sample for draw in draws), tuple(draw.row for draw in draws), content, ())
+        content = np.full((len(item), 1, 1, 1, 1), os.getsid(0))
+        return Fetched(tuple(draw.sample for draw in item), tuple(draw.row for draw in item), content, ())
+
+    def give_up(self, token, kind, detail):
+        raise AssertionError("nothing hangs here")
 
     def batch(self, fetched):
-        return Batch(fetched.samples, fetched.rows, ({},) * len(fetched.rows), torch.ones(len(fetched.rows)), video=fetched.content)
+        video = torch.from_numpy(fetched.content)
+        return Batch(fetched.samples, fetched.rows, ({},) * len(fetched.rows), torch.ones(len(fetched.rows)), video=video)
+
+
+def slow(micro_batch, workers=0):
+    return Loader(SlowSource(), EpochPlan([1.0] * 8, [1] * 8, 2, None, 0), MicroBatches(micro_batch, None, GRID), workers)
 
 
 def test_waiting_is_measured_and_the_callers_own_time_is_not():
-    each = Loader(SlowSource(), EpochPlan(8, 2, 0), micro_batch=1)
+    each = slow(1)
     for _ in each.steps(0, 2):
         time.sleep(0.25)
     assert 0.08 <= each.wait_s < 0.5  # 4 micro-batches; with the caller's time it would be 0.58
@@ -144,17 +188,30 @@ def test_waiting_is_measured_and_the_callers_own_time_is_not():
 
 @pytest.mark.skipif(not hasattr(os, "setsid"), reason="sessions are POSIX")
 def test_signals_to_the_group_do_not_reach_workers():
-    ((batch,), *_) = Loader(SlowSource(), EpochPlan(8, 2, 0), micro_batch=2, workers=1).steps(0, 4)
+    ((batch,), *_) = slow(2, workers=1).steps(0, 4)
     assert batch.content.unique().item() != os.getsid(0)
 
 
-def test_one_pass_takes_all_rows_in_order():
-    assert OnePass(3).draws(0) == [Draw(0, 0), Draw(1, 1), Draw(2, 2)]
+class HangingReader(PyAVReader):
+    """Never comes back from clip 3."""
+
+    def read(self, media, probe, frames, cover=None):
+        if media.path.endswith("3.mp4"):
+            time.sleep(600)
+        return super().read(media, probe, frames, cover)
 
 
-@pytest.mark.parametrize("micro_batch", [0, -1])
-def test_wrong_settings_name_their_key(micro_batch):
-    with pytest.raises(ValueError, match=r"data\.micro_batch"):
-        Loader(SlowSource(), EpochPlan(8, 2, 0), micro_batch)
-    with pytest.raises(ValueError, match=r"data\.batch_size"):
-        EpochPlan(8, 0, 0)
+def test_a_file_that_hangs_is_given_up_and_its_place_filled(clips, clips_of):
+    dataset = VideoDataset(clips_of(clips / "index.jsonl"), HangingReader(), 0, None, bad_limit=0.5)
+    each = Loader(dataset, EpochPlan([1.0] * 7, [1] * 7, 3, None, 0), MicroBatches(2, None, GRID), workers=2, file_budget_s=1.0)
+    begun = time.monotonic()
+    list(each.steps(0, 6))
+    assert time.monotonic() - begun < 5  # one wait, though two epochs ask for it
+    assert [(fault.row, fault.kind) for fault in each.faults] == [(3, "hung")]
+    assert each.shown[3] == 0
+    assert each.shown.sum() == 14
+
+
+def test_wrong_settings_name_their_key():
+    with pytest.raises(ValueError, match=r"Set data\.workers"):
+        slow(2, workers=-1)

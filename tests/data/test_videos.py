@@ -1,23 +1,31 @@
+import json
+
 import pytest
 import torch
 from torch.nn import functional
 
 from data.reader import AutoReader
+from data.shapes import Fixed, Native
 from data.transforms import DetailCrop
 from data.videos import Encoder, Videos
 from runtime.build import build, check
+
+GRID = (4, 16, 16)
 
 
 def videos(folder, **changes):
     settings = {
         "train": str(folder / "index.jsonl"),
         "val": str(folder / "index.jsonl"),
-        "frames": 5,
-        "height": 32,
-        "width": 32,
+        "hold_out": 0,
+        "root": None,
+        "shape": Fixed(5, 32, 32, GRID),
+        "grid": GRID,
         "fps": 8,
         "batch_size": 4,
+        "batch_tokens": None,
         "micro_batch": 2,
+        "micro_tokens": None,
         "workers": 0,
         "reader": AutoReader(),
         "crop": None,
@@ -26,6 +34,8 @@ def videos(folder, **changes):
         "latent_dtype": "float32",
         "val_samples": 3,
         "bad_limit": 0.01,
+        "probes": None,
+        "file_budget_s": 60,
     }
     return Videos(**{**settings, **changes})
 
@@ -34,11 +44,15 @@ def encoder():
     return Encoder(lambda video: functional.avg_pool3d(functional.pad(video, (0, 0, 0, 0, 3, 0), mode="replicate"), (4, 8, 8)), "key", (4, 8, 8))
 
 
+def rows_of(steps):
+    return sorted(row for step in steps for batch in step for row in batch.rows)
+
+
 def test_training_gives_videos_and_crops_them(clips):
     loader = videos(clips, crop=DetailCrop(16)).loader(seed=0, encoder=None)
     steps = list(loader.steps(0, loader.steps_per_epoch))
     assert [[tuple(batch.video.shape) for batch in step] for step in steps] == [[(2, 3, 5, 16, 16)] * 2, [(2, 3, 5, 16, 16), (1, 3, 5, 16, 16)]]
-    assert sorted(row for step in steps for batch in step for row in batch.rows) == list(range(7))
+    assert rows_of(steps) == list(range(7))
 
 
 def test_validation_is_fixed_whole_and_never_cropped(clips):
@@ -49,10 +63,11 @@ def test_validation_is_fixed_whole_and_never_cropped(clips):
     assert torch.equal(torch.cat([batch.video for batch in first]), second[0].video)
 
 
-def test_an_encoder_and_a_folder_give_latents(clips, tmp_path):
-    made = videos(clips, latents=str(tmp_path / "latents"))
+@pytest.mark.parametrize("shape", [Fixed(5, 32, 32, GRID), Native(9, 2048, GRID)])
+def test_an_encoder_and_a_folder_give_latents(clips, tmp_path, shape):
+    made = videos(clips, latents=str(tmp_path / "latents"), shape=shape)
     (batch, _), *_ = made.loader(0, encoder()).steps(0, 2)
-    plain = videos(clips)
+    plain = videos(clips, shape=shape)
     (clip, _), *_ = plain.loader(0, None).steps(0, 2)
     assert batch.video is None
     assert batch.rows == clip.rows
@@ -62,15 +77,65 @@ def test_an_encoder_and_a_folder_give_latents(clips, tmp_path):
     assert made.loader(0, None).steps(0, 1).__next__()[0].latents is None  # a VAE trains on pixels whatever the folder
 
 
+def test_clips_that_are_held_out_are_never_trained_on_and_stay_so_when_files_are_added(clips, tmp_path):
+    for file in clips.glob("*.mp4"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    made = videos(clips, train=str(tmp_path), val=None, hold_out=2)
+    names = [{index.name(row) for row in range(len(index))} for index in (made.training_index(), made.validation_index())]
+    assert len(names[0]) == 5
+    assert len(names[1]) == 2
+    assert not names[0] & names[1]
+    loader = made.loader(0, None)
+    assert rows_of(loader.steps(0, loader.steps_per_epoch)) == list(range(5))
+    assert sum(len(batch) for batch in made.validation(None)) == 2
+    for number in range(5):
+        (tmp_path / f"new{number}.mp4").write_bytes((clips / "0.mp4").read_bytes())
+    index = made.validation_index()
+    later = {index.name(row) for row in range(len(index))}
+    assert {name for name in later if not name.startswith("new")} <= names[1]
+    with pytest.raises(ValueError, match=r"leaves nothing to train on.*data\.hold_out"):
+        videos(clips, val=None, hold_out=7).training_index()
+
+
+def test_segments_of_one_file_are_held_out_together(clips, tmp_path):
+    lines = [{"path": f"{number % 4}.mp4", "start_s": number // 4 * 0.125} for number in range(12)]
+    (tmp_path / "segments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = videos(clips, train=str(tmp_path / "segments.jsonl"), root=str(clips), val=None, hold_out=1)
+    kept, held = made.training_index(), made.validation_index()
+    assert len(held) == 3
+    assert not {row.path for row in kept.rows} & {row.path for row in held.rows}
+
+
+def test_without_a_validation_set_training_clips_are_looked_at(clips):
+    made = videos(clips, val=None)
+    assert not made.holds_out
+    assert [batch.rows for batch in made.validation(None)] == [(0, 1), (2,)]
+    assert len(made.training_index()) == 7
+
+
+def test_a_mixture_shows_each_set_as_often_as_its_weight_says(clips):
+    made = videos(clips, train=[{"path": str(clips / "index.jsonl"), "weight": 2}, {"path": str(clips), "weight": 1}])
+    loader = made.loader(0, None)
+    list(loader.steps(0, loader.steps_per_epoch))
+    assert loader.shown.tolist() == [2] * 7 + [1] * 7
+
+
 def test_what_cannot_be_cached_names_the_key(clips, tmp_path):
     with pytest.raises(ValueError, match=r"data\.latents=null"):
         videos(clips, latents=str(tmp_path), crop=DetailCrop(16)).loader(0, encoder())
     with pytest.raises(ValueError, match=r"frames=4 cannot be encoded.*\(1 or 5\)"):
-        videos(clips, latents=str(tmp_path), frames=4).loader(0, encoder())
+        videos(clips, latents=str(tmp_path), shape=Fixed(4, 32, 32, GRID)).loader(0, encoder())
     with pytest.raises(ValueError, match=r"width=28 is off the VAE's grid.*24 or 32"):
-        videos(clips, latents=str(tmp_path), width=28).loader(0, encoder())
-    with pytest.raises(ValueError, match=r"data\.val_samples"):
-        videos(clips, val_samples=0)
+        videos(clips, latents=str(tmp_path), shape=Fixed(5, 32, 28, GRID)).loader(0, encoder())
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"val_samples": 0}, "val_samples"), ({"fps": 0}, "fps"), ({"file_budget_s": 0}, "file_budget_s"), ({"hold_out": 2}, "hold_out")],
+)
+def test_wrong_settings_name_their_key(clips, changes, key):
+    with pytest.raises(ValueError, match=rf"[Ss]et .*data\.{key}"):
+        videos(clips, **changes)
 
 
 @pytest.mark.parametrize("reader", ["auto", "decord", "pyav"])
@@ -84,8 +149,9 @@ def test_the_configs_build(clips, reader, group, crop):
 
     overrides = [f"+data={group}", f"data/reader={reader}", f"data.train={clips}/index.jsonl", f"data.val={clips}/index.jsonl", "+run=runs/x"]
     overrides += [f"data/crop={crop}"] if crop else []
+    overrides += ["data/shape=fixed", "data.shape.frames=5", "data.shape.height=32", "data.shape.width=32", "data.probes=null"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        node = OmegaConf.to_container(hydra_compose(None, [*overrides, "data.frames=5", "data.height=32", "data.width=32"]), resolve=True)["data"]
+        node = OmegaConf.to_container(hydra_compose(None, overrides), resolve=True)["data"]
     check(node)
     made = build(node)
     assert (made.crop is None) == (crop is None)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.reader import PyAVReader
 from data.world.captions import claim
 from data.world.folder import World, make_world
 from evaluation.reconstruction import box_psnr_db, psnr_db
@@ -24,9 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clips_come_with_their_claims_and_boxes(folder: Path) -> None:
-    clips = read_clips(folder, 10, PyAVReader())
+    clips = read_clips(folder, 10)
     assert [clip.claim for clip in clips] == [claim(WORLD.scene("heldout", number)) for number in range(3)]
-    assert len(read_clips(folder, 2, PyAVReader())) == 2
+    assert len(read_clips(folder, 2)) == 2
     for clip in clips:
         assert clip.video.shape == (17, 64, 64, 3)
         # Painting over everything inside the boxes leaves nothing but the plain background.
@@ -42,7 +41,7 @@ def test_clips_come_with_their_claims_and_boxes(folder: Path) -> None:
 
 
 def test_the_ceiling_of_a_perfect_vae_is_the_clips_themselves(folder: Path) -> None:
-    figures = evaluate_vae(read_clips(folder, 3, PyAVReader()), lambda videos: videos, seed=0).figures
+    figures = evaluate_vae(read_clips(folder, 3), lambda videos: videos, seed=0).figures
     assert figures["ceiling"]["value"] == figures["ceiling"]["mp4"]["value"] == 1
     assert figures["vae"]["flicker"] == 0
 
@@ -52,17 +51,12 @@ def test_an_index_and_a_truth_of_unlike_clips_are_refused(folder: Path, tmp_path
     (tmp_path / "truth.jsonl").write_text("\n".join(reversed(lines)))
     (tmp_path / "index.jsonl").write_text((folder / "index.jsonl").read_text())
     with pytest.raises(ValueError, match=r"where truth\.jsonl has"):
-        read_clips(tmp_path, 3, _Black())
-
-
-class _Black(PyAVReader):
-    def read(self, path: str, wanted: object = None) -> np.ndarray:
-        return np.zeros((17, 64, 64, 3), np.uint8)
+        read_clips(tmp_path, 3)
 
 
 def test_first_frames_are_lent_by_clips_of_held_out_and_of_seen_combinations(folder: Path, tmp_path: Path) -> None:
     make_world(replace(WORLD, val=2, heldout=0), tmp_path, processes=1)
-    heldout, seen = read_clips(folder, 3, PyAVReader()), read_clips(tmp_path / "val", 2, PyAVReader())
+    heldout, seen = read_clips(folder, 3), read_clips(tmp_path / "val", 2)
     videos = {clip.video[:1].tobytes(): clip.video for clip in [*heldout, *seen]}
     plan = Plan(prompts=2, seen=2, animated=2, difficulty="easy", seed=0)
     figures = evaluate_flow(

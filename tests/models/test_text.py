@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.attention import Fused
-from models.text import ByteTokenizer, HuggingFaceText, Text, TextTransformer, WordTokenizer
+from models.text import ByteTokenizer, Text, TextTransformer, WordTokenizer
 
 ANY = st.text(st.characters(min_codepoint=0, max_codepoint=0x10FFFF), max_size=40)  # lone surrogates included
 
@@ -128,13 +128,6 @@ def test_bad_input_names_the_number_and_the_key():
         (r"buckets=1", lambda: WordTokenizer(1)),
         (r"list of at least one string", lambda: encoder()("a red circle")),
         (r"list of at least one string", lambda: encoder()([])),
-        (r"path='/no/such/folder' is not a folder", lambda: HuggingFaceText("/no/such/folder", 32, 8)),
     ):
         with pytest.raises(ValueError, match=match):
             call()
-
-
-def test_a_missing_transformers_package_names_its_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(RuntimeError, match=r"\[hf\]"):
-        HuggingFaceText(str(tmp_path), 32, 8)
