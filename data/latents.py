@@ -26,7 +26,7 @@ from data.workers import UNWATCHED, Pool, Watch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHARD_PX = 2**30  # of video in a shard: 256 MiB of latents at 4x8x8, 16 channels and float32
-SHARD_ROWS = 4096
+SHARD_ROWS = 512  # few enough that ranks get about equal parts
 # What is encoded at once, 30 clips of 17x64x64: no setting, since a latent's last bits depend on what it is encoded with.
 PARTS = MicroBatches(None, 2**21, (1, 1, 1))
 

@@ -35,6 +35,7 @@ class Look:
     rotation: int
     mirrored: bool
     pixel_format: str
+    interlaced: bool
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -43,9 +44,13 @@ class Look:
 
     @classmethod
     def of(cls, frame: Any) -> "Look":
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        rotation, mirrored = (0, False) if matrix is None else _turn(np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].astype(np.int64))
-        return cls(frame.width, frame.height, rotation, mirrored, frame.format.name)
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV 18 does not know all kinds of side data that FFmpeg 8 attaches, and then gives none
+            rotation, mirrored = round(frame.rotation / 90) % 4, False
+        else:
+            rotation, mirrored = (0, False) if matrix is None else _turn(np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].astype(np.int64))
+        return cls(frame.width, frame.height, rotation, mirrored, frame.format.name, frame.interlaced_frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +88,15 @@ def scan(media: Media, container: Any, stream: Any, limits: Limits) -> Scan:
     if untimed or None in times or not keys or len(set(seen)) < len(seen) or (mpeg4 and read.tiny):
         return _counted(media, limits, packets, None not in times)
     pts = np.array(times, np.int64)
-    if stream.codec_context.has_b_frames and np.all(np.diff(pts) > 0) and not _comes_in_order(media, limits, pts):
+    if stream.codec_context.has_b_frames and np.all(np.diff(pts) > 0) and not _comes_in_order(media, limits, keys[0], pts):
         return _counted(media, limits, packets, True)
     # The frames in front of the first key frame are built on ones that were cut off; no decoder shows them.
     shown = np.sort(pts[~np.array(read.hidden) & (pts >= keys[0][0])])
     if not len(shown):
         raise VideoError(path, "damaged", "no frame is shown: an edit list cuts off all of them")
     look = _first_look(media, container, stream, keys, limits)
+    if look.interlaced and not _comes_in_order(media, limits, keys[0], shown):  # a packet may be half a frame
+        return _counted(media, limits, packets, True)
     return Scan(shown, np.array(sorted(keys), np.int64), stream.time_base, look, packets, packets - len(shown), read.afresh)
 
 
@@ -101,6 +108,7 @@ def decode(path: str, container: Any, stream: Any, key: tuple[int, int] | None, 
     Raises: VideoError at the first packet or frame that the decoder doubts: what follows is built on it.
     """
     first = None if key is None else key[0]
+    last = None
     for packet in container.demux(stream) if key is None else _from_key(path, container, stream, key, seek):
         leads = first is not None and packet.pts is not None and packet.pts < first  # shown before the key frame: cannot be whole
         if packet.is_corrupt and not leads:
@@ -116,6 +124,9 @@ def decode(path: str, container: Any, stream: Any, key: tuple[int, int] | None, 
                 continue
             if frame.is_corrupt:
                 raise VideoError(path, "damaged", f"the frame at {_seconds(frame.pts, stream)} s, or one it is built on, is corrupt")
+            if first is not None and last is not None and frame.pts <= last:
+                raise VideoError(path, "timeline", f"the frame of {_seconds(frame.pts, stream)} s comes behind that of {_seconds(last, stream)} s")
+            last = frame.pts
             yield frame
 
 
@@ -175,11 +186,11 @@ def _is_idr(codec: str, head: bytes, packet: Any) -> bool:
     return False
 
 
-def _comes_in_order(media: Media, limits: Limits, pts: np.ndarray) -> bool:
-    """Whether the first frames come out at the times of the first packets. AVI stores none, and what FFmpeg guesses is wrong
-    with B-frames: it numbers the packets as they are stored."""
+def _comes_in_order(media: Media, limits: Limits, key: tuple[int, int], pts: np.ndarray) -> bool:
+    """Whether the first frames come out at these times. AVI stores none, and what FFmpeg guesses is wrong with B-frames: it numbers
+    the packets as they are stored."""
     with opened(media, limits) as (container, stream):
-        frames = islice(decode(str(media), container, stream, None), ORDER_FRAMES)
+        frames = islice(decode(str(media), container, stream, key, seek=False), ORDER_FRAMES)
         return all(frame.pts == time for frame, time in zip(frames, pts.tolist(), strict=False))
 
 

@@ -19,7 +19,7 @@ class Painter:
     """Writes frames into a clip, uint8 t h w 3.
 
     Bilinear, which swscale widens when it scales down, so thin edges do not flicker. One thread: starting swscale's pool costs more
-    than a small frame, and workers are the parallelism.
+    than a small frame, and workers are the parallelism. Transparency is left out, and HDR is not mapped to less light: it looks pale.
 
     Args:
         height, width: of the clip, as shown.

@@ -19,7 +19,7 @@ from data.series import Series, is_whole
 from data.source import byte_range, opened, stat_of
 
 MediaKind = Literal["video", "picture", "pictures"]
-MOST_FRAMES = 2**27  # that a probe read from a file may claim
+MOST_FRAMES = 2**24  # that a probe read from a file may claim
 # What decord 0.6 reads right. Its FFmpeg of 2018 knows no AV1, and MPEG-2 and MPEG-4 with B-frames came out wrong.
 PLAIN_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
 PLAIN_CONTAINERS = ("mov", "matroska")
@@ -246,6 +246,7 @@ def _odd(media: Media, found: Scan, container: str, codec: str, claimed: int) ->
         f"codec {codec}": codec not in PLAIN_CODECS,
         f"container {container}": not container.startswith(PLAIN_CONTAINERS),
         f"pixels {look.pixel_format}": look.pixel_format not in PLAIN_PIXELS,
+        "interlaced": look.interlaced,
         "rotated": look.rotation != 0 or look.mirrored,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")

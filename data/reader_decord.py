@@ -9,7 +9,7 @@ from data.faults import Limits, VideoError, first_line
 from data.media import Media
 from data.pixels import covering
 from data.probe import Probe
-from data.reader_pyav import check_unchanged
+from data.reader_pyav import check_unchanged, read_stills
 
 
 class DecordReader:
@@ -21,6 +21,8 @@ class DecordReader:
 
     def read(self, media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None = None) -> np.ndarray:
         """See VideoReader. Frames that are scaled differ from PyAV's by rounding and by where the colour samples are taken to lie."""
+        if probe.kind != "video":
+            return read_stills(media, probe, frames, cover, self.limits)
         path = str(media)
         decord = _decord()
         unique, order = probe.choose(path, frames, cover, self.limits)

@@ -28,7 +28,7 @@ class PyAVReader:
     def read(self, media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None = None) -> np.ndarray:
         """See VideoReader."""
         if probe.kind != "video":
-            return _read_pictures(media, probe, frames, cover, self.limits)
+            return read_stills(media, probe, frames, cover, self.limits)
         unique, order = probe.choose(str(media), frames, cover, self.limits)
         check_unchanged(media, probe)
         start, first = probe.key_before(int(unique[0])), probe.key_before(0)
@@ -80,7 +80,8 @@ def check_unchanged(media: Media, probe: Probe) -> None:
         raise VideoError(str(media), "timeline", f"has changed since it was looked at ({probe.bytes} bytes then, {size} now). Start again")
 
 
-def _read_pictures(media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None, limits: Limits) -> np.ndarray:
+def read_stills(media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None, limits: Limits) -> np.ndarray:
+    """Pictures, which no back end for videos has a part in. See VideoReader."""
     unique, order = probe.choose(str(media), frames, cover, limits)
     names: list[str] = []
     if probe.kind == "pictures":

@@ -9,7 +9,7 @@ from data.faults import Limits, VideoError, first_line
 from data.media import Media
 from data.pixels import Painter, covering
 from data.probe import Probe
-from data.reader_pyav import check_unchanged
+from data.reader_pyav import check_unchanged, read_stills
 
 
 class TorchcodecReader:
@@ -25,6 +25,8 @@ class TorchcodecReader:
 
     def read(self, media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None = None) -> np.ndarray:
         """See VideoReader."""
+        if probe.kind != "video":
+            return read_stills(media, probe, frames, cover, self.limits)
         path = str(media)
         unique, order = probe.choose(path, frames, cover, self.limits)
         if probe.odd:

@@ -18,7 +18,8 @@ from av.video.reformatter import VideoReformatter
 
 from data.media import Media
 from data.probe import Probe, probe
-from data.reader import DecordReader, Limits, PyAVReader, TorchcodecReader, VideoReader
+from data.reader import DecordReader, Limits, PyAVReader, VideoReader
+from data.reader_torchcodec import TorchcodecReader
 from data.workers import UNWATCHED, Pool, Watch
 from runtime.config import Config, ConfigError, entry
 from runtime.seeding import Stream, generator
@@ -80,17 +81,18 @@ def read_speed(out: Path, config: Config) -> dict[str, Any]:
 
 
 def contenders(path: Path, case: Case) -> dict[str, Read]:
-    """The ways to read a clip, by name; each was tried once and gives what the first one gives."""
+    """The ways to read a clip, by name; each was tried once and gives what the first one gives. What is not installed is left out."""
     found = probe(Media.of(path), Limits())
     ways: dict[str, Read] = {"bare PyAV": lambda numbers: bare_pyav(path, numbers, case.cover), "our PyAV": ours(PyAVReader(), path, found, case)}
     ways |= {"bare decord": lambda numbers: bare_decord(path, numbers, case.cover), "our decord": ours(DecordReader(), path, found, case)}
-    ways |= {"our torchcodec": ours(TorchcodecReader(), path, found, case)}
+    ways |= {"our torchcodec": lambda numbers: TorchcodecReader().read(Media.of(path), found, numbers, case.cover)}
     numbers, expected = np.arange(20, 20 + FRAMES * STRIDE, STRIDE), None
     for name, way in list(ways.items()):
         try:
             clip = way(numbers).astype(int)
         except (ImportError, RuntimeError) as error:
-            print(f"  {name} left out: {str(error).splitlines()[0][:90]}")
+            if case == CASES[0]:
+                print(f"{name} is left out: {str(error).splitlines()[0]}")
             del ways[name]
             continue
         expected = clip if expected is None else expected

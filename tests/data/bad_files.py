@@ -179,6 +179,7 @@ def _odd(folder: Path) -> list[Case]:
     picture = folder / "in_tar.png"
     Image.fromarray(grey(7)).save(picture)
     (folder / "shard.tar").write_bytes(header[1] + header[0] + header[1] + picture.read_bytes() + header[1])
+    (folder / "end,9,,:a b%0\nü.tar").write_bytes((folder / "shard.tar").read_bytes())
     return [
         Case("uneven.mp4", frames=whole, times_ms=uneven),
         Case("single.mp4", frames=(4,)),
@@ -195,6 +196,7 @@ def _odd(folder: Path) -> list[Case]:
         Case("bare.h264", frames=whole),
         Case("claims_more.avi", frames=whole),
         Case("shard.tar", frames=whole, start=512, size=len(header[0])),
+        Case("end,9,,:a b%0\nü.tar", frames=whole, start=512, size=len(header[0])),
         Case("shard.tar", frames=(7,), start=1024 + len(header[0]), size=picture.stat().st_size),
     ]
 

@@ -9,6 +9,7 @@ from data.media import Media
 from data.pictures import picture_names, read_picture
 from data.probe import probe
 from data.reader import AutoReader, PyAVReader, read_video
+from data.reader_decord import DecordReader
 from data.transforms import fit
 
 LEVELS = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
@@ -74,7 +75,8 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path):
     media = Media.of(tmp_path / "a.png")
     found = probe(media, Limits())
     assert (found.kind, found.frames, found.width, found.height, found.duration_s) == ("picture", 1, 6, 4, 0)
-    assert np.array_equal(AutoReader().read(media, found, [0, 0]), read_picture(media.path).repeat(2, axis=0))
+    for reader in (AutoReader(), PyAVReader(), DecordReader()):
+        assert np.array_equal(reader.read(media, found, [0, 0]), read_picture(media.path).repeat(2, axis=0))
     with pytest.raises(IndexError):
         AutoReader().read(media, found, [1])
 

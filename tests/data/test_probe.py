@@ -138,6 +138,7 @@ def test_a_probe_is_an_object(bad):
         ("a.mp4", {"options": {"x264-params": "log-level=none:threads=1:intra-refresh=1:keyint=3:bframes=0"}}, "key frames that are"),
         ("a.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=1:keyint=3:min-keyint=1"}}, "key frames that are"),
         ("a.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=1:keyint=3:open-gop=0"}}, ""),
+        ("a.mp4", {"options": {"x264-params": "log-level=none:threads=1:tff=1"}}, "interlaced"),
         ("a.avi", {}, "packets do not say when"),
     ],
 )
@@ -158,20 +159,41 @@ def test_a_member_of_a_tar_file_is_odd_and_found_in_place(tmp_path, plain):
     assert (found.timeline, found.bytes) == (look(plain).timeline, len(data))
 
 
-def test_vp8_frames_that_are_never_shown_are_not_counted(tmp_path, maker):
-    """The encoder stores pictures for others to be built on; here the fourth one's bit that shows it is cleared."""
-    with (
-        av.open(str(maker.write(tmp_path / "a.webm", range(9), "libvpx", options={"b": "400k"}))) as old,
-        av.open(str(tmp_path / "b.webm"), "w") as new,
-    ):
+def remade(source, target, change):
+    """The same packets with other content: `change` gets the number and the bytes of each."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
-            content = bytearray(memoryview(packet))
-            content[0] &= 0xEF if number == 3 else 0xFF
-            changed = av.Packet(content)
+            changed = av.Packet(change(number, bytearray(memoryview(packet))))
             changed.pts, changed.dts, changed.time_base, changed.stream = packet.pts, packet.dts, packet.time_base, stream
             changed.is_keyframe = packet.is_keyframe
             new.mux(changed)
+    return target
+
+
+def test_side_data_that_pyav_does_not_know_is_no_fault(tmp_path, maker):
+    """FFmpeg 8 hands on the EXIF of motion JPEG, at which PyAV 18 raises ValueError."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn right by 90 degrees
+
+    def change(number, content):
+        Image.fromarray(maker.grey(number)).save(tmp_path / "one.jpg", exif=exif, quality=95)
+        return (tmp_path / "one.jpg").read_bytes()
+
+    path = remade(maker.write(tmp_path / "a.avi", range(3), "mjpeg", pixels="yuvj420p"), tmp_path / "b.avi", change)
+    found = look(path)
+    assert (found.frames, found.width, found.height, found.rotation) == (3, 48, 64, 3)
+    deep_check(Media.of(path), found, LIMITS)
+
+
+def test_vp8_frames_that_are_never_shown_are_not_counted(tmp_path, maker):
+    """The encoder stores pictures for others to be built on; here the fourth one's bit that shows it is cleared."""
+
+    def change(number, content):
+        content[0] &= 0xEF if number == 3 else 0xFF
+        return content
+
+    remade(maker.write(tmp_path / "a.webm", range(9), "libvpx", options={"b": "400k"}), tmp_path / "b.webm", change)
     media = Media.of(tmp_path / "b.webm")
     found = probe(media, LIMITS)
     assert (found.frames, found.odd) == (8, "packets that are not shown (an edit list?)")

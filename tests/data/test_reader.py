@@ -223,7 +223,7 @@ def test_memory_does_not_grow_with_the_files_opened(textured, make):
     for count in range(2100):
         if count == 100:
             before = memory_mb()
-        reader.read(media, probe(media, LIMITS), [count % 100, count % 100 + 1], (48, 48))
+        reader.read(media, probe(media, LIMITS), [count % 100, count % 100 + 1], (40, 40))
     assert memory_mb() - before <= 12
 
 
