@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.pictures import read_picture
-from data.reader import VideoError
+from data.files.pictures import read_picture
+from data.files.reader import VideoError
 from data.writer import write_gif, write_mp4, write_png_strip
 from flow.generate import Generator
 from models.geometry import Grid, latent_grid

@@ -12,10 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data.buckets import Bucket, TooShort, Windows, longest
-from data.faults import Fault, Limits, VideoError
+from data.files.faults import Fault, Limits, VideoError
+from data.files.media import Media
+from data.files.probe import Probe, deep_check, probe
 from data.index import Index, Row
-from data.media import Media
-from data.probe import Probe, deep_check, probe
 from data.shapes import Shapes
 from data.workers import Pool, Watch
 

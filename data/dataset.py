@@ -12,10 +12,10 @@ import torch
 from data.batch import Batch
 from data.buckets import Bucket, TooShort
 from data.catalogue import Clips
-from data.faults import Fault, VideoError
+from data.files.faults import Fault, VideoError
+from data.files.reader import VideoReader
 from data.index import Index
 from data.plan import Draw
-from data.reader import VideoReader
 from data.transforms import Crop, fit, to_float
 from data.workers import UNWATCHED, Watch
 from runtime.seeding import Stream, generator

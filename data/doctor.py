@@ -9,10 +9,10 @@ import numpy as np
 
 from data.buckets import Bucket, Windows
 from data.catalogue import Clips, segment
-from data.faults import Fault
+from data.files.faults import Fault
+from data.files.probe import Probe
 from data.index import duplicates
 from data.plan import Draw, EpochPlan, MicroBatches
-from data.probe import Probe
 from data.shapes import kept_share
 
 SAME_RATE = 0.005  # 30 and 29.97 fps are one rate: a clip of 100 frames has the same ones

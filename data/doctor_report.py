@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data.doctor import Findings, Validation
-from data.faults import Fault
+from data.files.faults import Fault
 
 
 def each_clip(findings: Findings) -> Iterator[dict[str, Any]]:

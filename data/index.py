@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.files.media import Media
 from data.formats import sources
 from data.formats.fields import Columns
 from data.formats.rows import Box, Ignored, Row
-from data.media import Media
 
 __all__ = ["Box", "Columns", "Ignored", "Index", "Row", "Source", "duplicates", "read_index", "read_sources"]
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
+from data.cache.latents import LatentDataset, cache_latents
+from data.cache.store import Store
 from data.catalogue import Clips, look
 from data.dataset import ClipSource, VideoDataset
-from data.faults import Fault
+from data.files.faults import Fault
+from data.files.reader import VideoReader
 from data.index import Index, read_sources
-from data.latents import LatentDataset, cache_latents
 from data.loader import Loader
 from data.plan import EpochPlan, MicroBatches, OnePass
-from data.reader import VideoReader
 from data.shapes import Shapes
-from data.store import Store
 from data.transforms import Crop
 from models.geometry import Grid, latent_grid
 

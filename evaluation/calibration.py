@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from data.reader import read_video
+from data.files.reader import read_video
 from data.world.captions import facts
 from data.world.render import render
 from data.world.sampling import draw_scene

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.catalogue import Clips
 from data.doctor import Findings, Validation
-from data.faults import Fault
+from data.files.faults import Fault
 from evaluation import data_words as words
 from evaluation.data_words import plain
 from evaluation.histograms import each_value, histogram, sizes

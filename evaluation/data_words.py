@@ -8,7 +8,7 @@ import numpy as np
 
 from data.catalogue import Clips
 from data.doctor import Findings, Validation
-from data.faults import Fault
+from data.files.faults import Fault
 from evaluation.markup import listed
 
 Line = tuple[str, str]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.files.reader import read_video
 from data.index import read_index
-from data.reader import read_video
 from data.world.captions import claim, prompt_for, said
 from data.world.sampling import draw_scene
 from data.world.splits import heldout, motions

@@ -29,7 +29,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
 def resolve(target: Any) -> Any:
     """The class that a `_target_` names.
 
-    A prefix alone would be a hole (`data.reader.os.system` begins with one of our packages), so the class's own module and name must equal
+    A prefix alone would be a hole (`data.files.reader.os.system` begins with one of our packages), so the class's own module and name must equal
     the written path, or the path must stand in `LISTED`.
 
     Raises: ConfigError if the target is not allowed or does not exist.

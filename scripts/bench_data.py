@@ -16,10 +16,10 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from data.media import Media
-from data.probe import Probe, probe
-from data.reader import DecordReader, Limits, PyAVReader, VideoReader
-from data.reader_torchcodec import TorchcodecReader
+from data.files.media import Media
+from data.files.probe import Probe, probe
+from data.files.reader import DecordReader, Limits, PyAVReader, VideoReader
+from data.files.torchcodec_reader import TorchcodecReader
 from data.workers import UNWATCHED, Pool, Watch
 from runtime.config import Config, ConfigError, entry
 from runtime.seeding import Stream, generator

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from data.faults import Fault
-from data.store import Store
+from data.cache.store import Store
+from data.files.faults import Fault
 from models.text_frozen import HuggingFaceText
 from runtime.config import Config, ConfigError, build, check, entry
 from runtime.device import pick_precision

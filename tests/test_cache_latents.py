@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 import sample
 import train as train_module
-from data import latents, texts
+from data.cache import latents, texts
 from data.writer import write_mp4
 from models import text_frozen
 from runtime.tracking import TIME_FIELDS
@@ -156,7 +156,7 @@ def test_the_folders_of_a_run_are_filled_as_the_run_would(tmp_path, flow):
 
 CHILD = """
 import runpy, sys; sys.path.insert(0, {root!r})
-from data import latents, texts
+from data.cache import latents, texts
 latents.SHARD_ROWS, texts.SHARD_TEXTS = 2, 4
 runpy.run_path({script!r}, run_name="__main__")
 """

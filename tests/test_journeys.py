@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.reader import read_video
+from data.files.reader import read_video
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import sample
-from data.reader import read_video
+from data.files.reader import read_video
 from runtime.build import build
 from runtime.checkpoint import Checkpoints
 from runtime.config import dump

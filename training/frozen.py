@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from data.cache.store import Store
+from data.cache.texts import Texts, cache_texts
 from data.index import Index
-from data.store import Store
-from data.texts import Texts, cache_texts
 from data.videos import Encoder
 from models.text_frozen import HuggingFaceText
 from models.vae import VideoVAE

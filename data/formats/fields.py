@@ -8,10 +8,10 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
+from data.files.media import Media
 from data.formats import captions
 from data.formats.paths import Paths
 from data.formats.rows import Box, Row
-from data.media import Media
 
 Columns = Mapping[str, str]  # role -> the column that plays it
 # The names that public sets use for each role. The first ones are ours: written exactly so they go before all others.

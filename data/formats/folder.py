@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from data.batch import Captions
+from data.files.media import Media
 from data.formats import captions
 from data.formats.paths import Paths
 from data.formats.rows import LeftAside, Row
-from data.media import Media
 
 VIDEOS = (
     frozenset(["mp4", "m4v", "mov", "qt", "3gp", "3g2", "mkv", "webm", "avi", "divx", "wmv", "asf", "flv", "f4v", "ogv", "ogm", "ogg", "gif", "apng"])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from data.batch import Captions
-from data.media import Media
+from data.files.media import Media
 
 SHOWN = 5  # names that are kept of each sort of thing left aside
 SORTS = 40  # a folder may hold a thousand different suffixes

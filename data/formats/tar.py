@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from data.batch import Captions
+from data.files.media import Media
 from data.formats import captions
 from data.formats.folder import PICTURES, TEXTS, VIDEOS
 from data.formats.paths import Paths
 from data.formats.rows import LeftAside, Row
-from data.media import Media
 
 MAX_HEADER_BYTES = 2**14  # of one member: its name and the like; tarfile's memory for a crafted one grows with its square
 MAX_GLOBAL_FIELDS = 100

@@ -8,9 +8,9 @@ import pytest
 from data import catalogue
 from data.buckets import Bucket
 from data.catalogue import look, segment
+from data.files.media import Media
+from data.files.probe import Probe
 from data.index import Index, Row, read_index
-from data.media import Media
-from data.probe import Probe
 from data.shapes import Fixed, Native
 
 

@@ -6,11 +6,11 @@ import pytest
 from data.buckets import Bucket
 from data.catalogue import Clips
 from data.dataset import ClipMemory, Fault, StandIns, VideoDataset, check_faults
-from data.faults import VideoError
+from data.files.faults import VideoError
+from data.files.media import Media
+from data.files.reader import PyAVReader, read_video
 from data.index import Index, Row
-from data.media import Media
 from data.plan import Draw
-from data.reader import PyAVReader, read_video
 from data.shapes import Fixed
 from data.transforms import DetailCrop, to_uint8
 

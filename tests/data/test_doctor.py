@@ -11,12 +11,12 @@ from data.buckets import Bucket
 from data.catalogue import Clips, Found
 from data.doctor import Findings, Ledger, check_validation, examine
 from data.doctor_report import each_clip, report
+from data.files.media import Media
+from data.files.probe import Probe
+from data.files.series import Series
 from data.formats.rows import Ignored
 from data.index import Index, Row
-from data.media import Media
 from data.plan import EpochPlan, MicroBatches
-from data.probe import Probe
-from data.series import Series
 from data.shapes import Fixed, Native, kept_share
 
 GRID = (4, 16, 16)

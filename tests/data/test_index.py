@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.files.media import Media
 from data.index import Box, Index, Row, duplicates, read_index, read_sources
-from data.media import Media
 
 
 def index(folder, *lines):

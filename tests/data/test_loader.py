@@ -8,11 +8,11 @@ import torch
 from data.batch import Batch
 from data.buckets import Bucket
 from data.dataset import Fetched, VideoDataset
+from data.files.media import Media
+from data.files.reader import PyAVReader
 from data.index import Index, Row
 from data.loader import Loader
-from data.media import Media
 from data.plan import EpochPlan, MicroBatches
-from data.reader import PyAVReader
 from data.shapes import Native
 from data.transforms import DetailCrop
 from data.workers import UNWATCHED

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from data.reader import AutoReader
+from data.files.reader import AutoReader
 from data.shapes import Fixed, Native
 from data.transforms import DetailCrop
 from data.videos import Encoder, Videos

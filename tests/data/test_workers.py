@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from data import worker_process, workers
-from data.faults import VideoError
+from data.files.faults import VideoError
 from data.workers import UNWATCHED, Pool
 
 ROOT = Path(__file__).resolve().parents[2]

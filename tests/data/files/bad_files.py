@@ -1,4 +1,4 @@
-"""Bad and odd media files with what must become of each: python tests/data/bad_files.py FOLDER writes them.
+"""Bad and odd media files with what must become of each: python tests/data/files/bad_files.py FOLDER writes them.
 
 Frames are flat grey, frame k of level 20 + 9 k, so that whoever reads them knows which frame he holds. No ffmpeg binary is needed.
 """

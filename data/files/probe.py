@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.packets import Scan, decode, scan
-from data.pictures import Picture, look_at_picture, picture_names, read_pictures
-from data.pixels import covering
-from data.series import Series, is_whole
-from data.source import byte_range, opened, stat_of
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.packets import Scan, decode, scan
+from data.files.pictures import Picture, look_at_picture, picture_names, read_pictures
+from data.files.pixels import covering
+from data.files.series import Series, is_whole
+from data.files.source import byte_range, opened, stat_of
 
 MediaKind = Literal["video", "picture", "pictures"]
 MOST_FRAMES = 2**24  # that a probe read from a file may claim

@@ -11,9 +11,9 @@ import av
 from av.error import ArgumentError, FFmpegError
 from av.stream import Discard, Disposition
 
-from data.boxes import check_boxes
-from data.faults import Kind, Limits, VideoError, first_line
-from data.media import Media
+from data.files.boxes import check_boxes
+from data.files.faults import Kind, Limits, VideoError, first_line
+from data.files.media import Media
 
 # Containers that hold their own data. Playlists and their kin (hls, dash, concat, image2, sdp) name other files and addresses: a
 # ".mp4" could make this machine read its own secrets or call a server.

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.pictures import picture_names, read_picture
-from data.probe import probe
-from data.reader import AutoReader, PyAVReader, read_video
-from data.reader_decord import DecordReader
+from data.files.decord_reader import DecordReader
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.pictures import picture_names, read_picture
+from data.files.probe import probe
+from data.files.reader import AutoReader, PyAVReader, read_video
 from data.transforms import fit
 
 LEVELS = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10

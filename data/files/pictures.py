@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data.faults import Limits, VideoError, first_line
-from data.media import Media
-from data.packets import Look, decode
-from data.pixels import Painter, covering
-from data.source import open_bytes, opened, stat_of
+from data.files.faults import Limits, VideoError, first_line
+from data.files.media import Media
+from data.files.packets import Look, decode
+from data.files.pixels import Painter, covering
+from data.files.source import open_bytes, opened, stat_of
 
 T = TypeVar("T")
 PAPER = (255, 255, 255)  # what shows through where a picture is transparent

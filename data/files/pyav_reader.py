@@ -5,13 +5,13 @@ from itertools import count
 
 import numpy as np
 
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.packets import decode
-from data.pictures import picture_names, read_pictures
-from data.pixels import Painter, covering
-from data.probe import Probe
-from data.source import byte_range, opened
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.packets import decode
+from data.files.pictures import picture_names, read_pictures
+from data.files.pixels import Painter, covering
+from data.files.probe import Probe
+from data.files.source import byte_range, opened
 
 
 class PyAVReader:

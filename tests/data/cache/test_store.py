@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data import store, store_build
-from data.store import Identity, Store
-from data.store_build import build
+from data.cache import build as store_build
+from data.cache import store
+from data.cache.build import build
+from data.cache.store import Identity, Store
 from runtime import files
 
 SHARDS = [[("0", "1"), ("2", "3")], [("4",), ("5", "6"), ("7", "8")], [("9",)], [("10", "é,\n"), ("11",)]]

@@ -6,11 +6,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.probe import Probe, probe
-from data.reader_decord import DecordReader, decord_installed
-from data.reader_pyav import PyAVReader
+from data.files.decord_reader import DecordReader, decord_installed
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.probe import Probe, probe
+from data.files.pyav_reader import PyAVReader
 
 
 @runtime_checkable

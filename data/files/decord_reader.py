@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from data.faults import Limits, VideoError, first_line
-from data.media import Media
-from data.pixels import covering
-from data.probe import Probe
-from data.reader_pyav import check_unchanged, read_stills
+from data.files.faults import Limits, VideoError, first_line
+from data.files.media import Media
+from data.files.pixels import covering
+from data.files.probe import Probe
+from data.files.pyav_reader import check_unchanged, read_stills
 
 
 class DecordReader:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from data.faults import Limits, VideoError
+from data.files.faults import Limits, VideoError
 
 FIRST = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx"}
 NESTED = {b"trak", b"mdia", b"minf", b"stbl", b"edts", b"traf", b"mvex", b"udta", b"dinf"}

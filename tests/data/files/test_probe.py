@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from data import packets
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.probe import Probe, deep_check, probe
-from data.series import Series
+from data.files import packets
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.probe import Probe, deep_check, probe
+from data.files.series import Series
 
 LIMITS = Limits()
 
@@ -272,10 +272,10 @@ def test_a_file_that_may_not_be_read_is_missing(tmp_path, plain):
 def test_probing_leaves_no_pictures_behind(tmp_path, maker):
     """PyAV's frames and their side data hold each other: whole pictures would wait for Python's collector."""
     code = (
-        "import gc, sys\nfrom data.faults import Limits\nfrom data.media import Media\nfrom data.probe import probe\n"
+        "import gc, sys\nfrom data.files.faults import Limits\nfrom data.files.media import Media\nfrom data.files.probe import probe\n"
         "probe(Media.of(sys.argv[1]), Limits())\n"
         "print(sum(type(thing).__name__ == 'VideoFrame' for thing in gc.get_objects()))"
     )
     path = maker.write(tmp_path / "turned.mp4", range(3), setup=lambda stream: stream.set_display_rotation(90))
     command = [sys.executable, "-c", code, str(path)]
-    assert subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout == "0\n"
+    assert subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True).stdout == "0\n"

@@ -12,18 +12,18 @@ import av
 import numpy as np
 import pytest
 
-from data import reader as module
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.pixels import covering
-from data.probe import Series, probe
-from data.reader import AutoReader, PyAVReader, read_video
-from data.reader_decord import DecordReader
-from data.reader_torchcodec import TorchcodecReader
+from data.files import reader as module
+from data.files.decord_reader import DecordReader
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.pixels import covering
+from data.files.probe import Series, probe
+from data.files.reader import AutoReader, PyAVReader, read_video
+from data.files.torchcodec_reader import TorchcodecReader
 from data.transforms import fit
 
 LIMITS = Limits()
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def torchcodec():
@@ -337,7 +337,7 @@ def test_readers_pass_between_processes(files, make):
 
 def test_a_broken_file_leaves_the_process_quiet(textured):
     """What is wrong with a file stands in its reason; a decoder that talks would fill the log of a long run."""
-    code = "import sys; from data.reader import read_video\ntry: read_video(sys.argv[1])\nexcept ValueError: pass"
+    code = "import sys; from data.files.reader import read_video\ntry: read_video(sys.argv[1])\nexcept ValueError: pass"
     command = [sys.executable, "-c", code, str(textured["wrong bytes"])]
     child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout == child.stderr == ""

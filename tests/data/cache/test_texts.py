@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from data import texts as module
-from data.store import Store
-from data.texts import Texts, cache_texts, unique
+from data.cache import texts as module
+from data.cache.store import Store
+from data.cache.texts import Texts, cache_texts, unique
 
 CAPTIONS = ["a red circle", "", "a blue square moves up", "a red circle", " \n", "\ud800 \0", "圆", "a", "aa"]
 ENCODED = ["a", "圆", "aa", "\ud800 \0", "a red circle", "a blue square moves up"]

@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.batch import Batch
+from data.cache.build import Part, build
+from data.cache.stopwatch import Stopwatch
+from data.cache.store import Identity, Store
 from data.catalogue import Clips
 from data.dataset import Fetched, VideoDataset, check_faults
-from data.faults import Fault
+from data.files.faults import Fault
 from data.plan import Draw, MicroBatches
-from data.stopwatch import Stopwatch
-from data.store import Identity, Store
-from data.store_build import Part, build
 from data.transforms import to_float
 from data.workers import UNWATCHED, Pool, Watch
 
@@ -62,7 +62,7 @@ def cache_latents(
     rank: int = 0,
     ranks: int = 1,
 ) -> Store:
-    """Encode what is missing of a cache and return it; a complete one is only looked at. See data.store_build.build.
+    """Encode what is missing of a cache and return it; a complete one is only looked at. See data.cache.build.build.
 
     Args:
         dataset: with seed None, so that a row is one clip.

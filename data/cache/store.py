@@ -51,7 +51,7 @@ class Identity:
 
 
 class Store:
-    """A complete store, mapped: a shard is opened in each process that reads from it. data/store_build.py makes one.
+    """A complete store, mapped: a shard is opened in each process that reads from it. data/cache/build.py makes one.
 
     Attributes:
         notes: what was noted on the keys that have no tensor, in the order of the parts.

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from data import latents as module
+from data.cache import latents as module
+from data.cache.latents import LatentDataset, cache_latents, division
 from data.dataset import VideoDataset
+from data.files.media import Media
+from data.files.reader import PyAVReader
 from data.index import Index, Row
-from data.latents import LatentDataset, cache_latents, division
 from data.loader import Loader
-from data.media import Media
 from data.plan import Draw, EpochPlan, MicroBatches
-from data.reader import PyAVReader
 from data.shapes import Fixed, Native
 from data.transforms import to_float
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GRID = (4, 16, 16)
 
 
@@ -115,7 +115,7 @@ def test_a_build_that_dies_goes_on_and_ends_with_the_same_files(broken_clips, tm
 CHILD = """
 import sys, time; sys.path[:0] = [{root!r}, {tests!r}]
 import test_latents as t
-from data import latents as m
+from data.cache import latents as m
 from data.catalogue import Clips, look
 from data.index import read_index
 m.PARTS, m.SHARD_ROWS = t.MicroBatches(2, None, t.GRID), 3

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.store import FORMAT, MANIFEST, TEXT_LIMIT_BYTES, Identity, Store, sha256, shard_name, unreadable
+from data.cache.store import FORMAT, MANIFEST, TEXT_LIMIT_BYTES, Identity, Store, sha256, shard_name, unreadable
 from runtime.files import sync_file, sync_folder, write_text
 
 try:

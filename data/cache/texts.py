@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.latents import DTYPES
-from data.stopwatch import Stopwatch
-from data.store import Identity, Store
-from data.store_build import Part, build
+from data.cache.build import Part, build
+from data.cache.latents import DTYPES
+from data.cache.stopwatch import Stopwatch
+from data.cache.store import Identity, Store
 
 SHARD_TEXTS = 1024  # 2 GiB at 128 tokens of 4096 float32 each
 PART_TEXTS = 32  # encoded at once: no setting, since a vector's last bits depend on what it is encoded with
@@ -54,7 +54,7 @@ def cache_texts(
     rank: int = 0,
     ranks: int = 1,
 ) -> Store:
-    """Encode what is missing of a cache and return it; a complete one is only looked at. See data.store_build.build.
+    """Encode what is missing of a cache and return it; a complete one is only looked at. See data.cache.build.build.
 
     A set with one caption more is another set, as with latents: what is encoded beside a text decides its last bits.
 

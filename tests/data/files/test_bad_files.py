@@ -16,10 +16,10 @@ CHILD = """
 import json, resource, sys, time
 from dataclasses import replace
 import numpy as np
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.probe import deep_check, probe
-from data.reader import AutoReader, PyAVReader
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.probe import deep_check, probe
+from data.files.reader import AutoReader, PyAVReader
 
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 limits = Limits()
@@ -63,7 +63,7 @@ def outcomes(made):
     """What the child told of each case, in order."""
     folder, cases = made
     lines = "".join(json.dumps(asdict(case) | {"path": str(folder / case.name)}) + "\n" for case in cases)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", CHILD, str(MEMORY)]
     child = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=root, timeout=12 * SECONDS, check=False)
     told = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]

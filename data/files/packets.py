@@ -11,9 +11,9 @@ import numpy as np
 from av.error import FFmpegError
 from av.format import Flags
 
-from data.faults import Limits, VideoError
-from data.media import Media
-from data.source import opened, reason
+from data.files.faults import Limits, VideoError
+from data.files.media import Media
+from data.files.source import opened, reason
 
 TINY_BYTES = 16  # an MPEG-4 packet this short may say "nothing new": it is stored and never shown
 ORDER_FRAMES = 48  # decoded to see whether time stamps that never step back are true ones
