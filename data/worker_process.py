@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -164,9 +165,13 @@ def forking() -> Iterator[None]:
     """Around the start of a worker, from a process that has threads: without the warning that Python 3.12 gives then.
 
     The worker takes no locks of its parent but those that Python and the C library mend after a fork, and runs torch on one thread, so
-    it never waits for a thread that it has not inherited. Signals are held back until it ignores them.
+    it never waits for a thread that it has not inherited. Signals are held back until it ignores them; a mask alone does not, since the
+    system hands a signal that this thread blocks to another one, and Python then raises it here all the same.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS} if main else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -174,6 +179,10 @@ def forking() -> Iterator[None]:
     finally:
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def settle(main: bool) -> None:
