@@ -35,7 +35,7 @@ from runtime.checkpoint import digest
 from runtime.config import Config, ConfigError, check, run
 from runtime.device import pick_device
 from runtime.files import write_text
-from training.inference import Networks, Shape, known_prefix, load_networks, make_generator, trained_shape
+from training.inference import Networks, Shape, known_prefix, load_networks, make_generator
 
 Known = tuple[Tensor, Tensor] | None  # latents b c f h w and mask (b, f) of given frames
 Progress = Callable[[int, int], object]
@@ -123,7 +123,7 @@ def make(config: Config, words: Words) -> None:
     check_numbers(config)
     device = pick_device(config["device"], "device")
     networks = load_networks(words.run, device)
-    usual = trained_shape(networks.config)
+    usual = networks.shape
     shape = Shape(*(getattr(usual, key) if config[key] is None else config[key] for key in ("frames", "height", "width", "fps")))
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
     known = first_frame(words.image, networks, grid)

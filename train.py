@@ -3,10 +3,11 @@
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from runtime.config import Config, ConfigError, build, check, entry
+from runtime.config import CONFIGS, Config, ConfigError, build, check, entry
 from runtime.files import write_text
 from runtime.run_folder import RunFolder
 
@@ -64,21 +65,30 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
         given["vae"], encoder = frozen_vae(config["vae_run"], vae_config, folder.path, trainer.device, trainer.precision_of(folder))
     with seeded(config["seed"]):
         objective = build(config["objective"], **given)
-    loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
-    announce(videos, loader, validation)
-    if flow:
-        announce_cut(objective.text, loader.source.index)
-        indexes = [loader.source.index, *([videos.validation_index()] if videos.holds_out else [])]
-        with_known_texts(objective.text, indexes, trainer.device, videos.memory_bytes)
-    tracker.start(folder.path, config)
     try:
-        trainer.fit(objective, loader, validation, recipe, folder, tracker, config["seed"])
+        loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
+        announce(videos, loader, validation)
+        folder.remember("shape", usual_shape(loader.source.buckets))
+        if flow:
+            announce_cut(objective.text, loader.source.index)
+            indexes = [loader.source.index, *([videos.validation_index()] if videos.holds_out else [])]
+            with_known_texts(objective.text, indexes, trainer.device, videos.memory_bytes)
+        tracker.start(folder.path, config)
+        try:
+            trainer.fit(objective, loader, validation, recipe, folder, tracker, config["seed"])
+        finally:
+            tracker.finish()
     finally:
-        tracker.finish()
         if videos.faults:
             path = folder.path / "bad_files.txt"
             write_text(path, "".join(f"{fault}\n" for fault in videos.faults))
-            print(f"{len(videos.faults)} files could not be used and others stood in for them: see {path}", file=sys.stderr)
+            print(f"{len(videos.faults)} files could not be used, each with its reason in {path}", file=sys.stderr)
+
+
+def usual_shape(buckets: Any) -> list[int]:
+    """Frames, height and width of most clips; of shapes that are equally common, the largest."""
+    counts = Counter((bucket.frames, bucket.height, bucket.width) for bucket in buckets if bucket is not None)
+    return list(max(counts, key=lambda shape: (counts[shape], shape)))
 
 
 def announce(videos: Any, loader: Any, validation: Any) -> None:
@@ -90,6 +100,8 @@ def announce(videos: Any, loader: Any, validation: Any) -> None:
     print(f"data        {len(loader.source.index)} clips {sizes}; {epoch}", file=sys.stderr)
     own = "" if videos.holds_out else " (training clips: set data.val or data.hold_out for others)"
     print(f"validation  {held_out} clips{own}", file=sys.stderr)
+    if videos.shared():
+        print(f"note: {videos.shared()} of the validation set's clips come from files that are trained on too", file=sys.stderr)
 
 
 def announce_cut(text: Any, index: Any) -> None:
@@ -102,11 +114,26 @@ def announce_cut(text: Any, index: Any) -> None:
 
 
 def next_command(config: Config, flow: bool) -> str:
+    """What a user would type now: after a VAE, its recipe's model on it, with the same data."""
     if flow:
         return f'python sample.py run={config["run"]} --prompt "..."'
-    typed = [argument for argument in sys.argv[1:] if re.match(r"data[.=/](?!crop)", argument)]
-    clips = typed or [f"data.{split}={config['data'][split]}" for split in ("train", "val")]
-    return f"python train.py objective=flow vae_run={config['run']} {shlex.join(clips)} run=<a new folder>"
+    typed = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+    recipe = following_recipe(typed.pop("experiment", ""))
+    again = {key: value for key, value in typed.items() if not re.match(r"(run|seed|objective|optim|trainer|data/crop|data\.crop)\b", key)}
+    if not recipe and not any(key.startswith("data") for key in again):
+        again |= {f"data.{split}": str(config["data"][split]) for split in ("train", "val") if config["data"][split] is not None}
+    words = [f"{key}={value}" for key, value in again.items()]
+    return f"python train.py {f'experiment={recipe}' if recipe else 'objective=flow'} vae_run={config['run']} {shlex.join(words)} run=<a new folder>"
+
+
+def following_recipe(name: str) -> str:
+    """The recipe of a flow model beside a VAE's, of the same size if there are several; none: an empty text."""
+    own = CONFIGS / "experiment" / f"{name}.yaml"
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(own.parent.glob("*.yaml"))} if name else {}
+    flow = [path for path, text in texts.items() if "override /objective: flow" in text]
+    flow += [path for path, text in texts.items() if any(f"- {own.parent.name}/{other.stem}\n" in text for other in flow)]  # built on one
+    same = [path for path in flow if path.stem.partition("_")[2] == own.stem.partition("_")[2]]
+    return next((f"{own.parent.relative_to(CONFIGS / 'experiment')}/{path.stem}" for path in same + flow), "")
 
 
 if __name__ == "__main__":

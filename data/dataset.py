@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from data.batch import Batch
-from data.buckets import Bucket, TooShort
-from data.catalogue import Clips
+from data.buckets import Bucket
+from data.clips import Clips
 from data.files.faults import Fault, VideoError
 from data.files.reader import VideoReader
 from data.index import Index
@@ -24,19 +24,30 @@ ATTEMPTS = 100  # replacements tried for one draw
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a worker sends back for one micro-batch.
+class Group:
+    """Samples of one shape.
 
     Args:
         rows: after replacement.
-        content: what the dataset's `batch` understands; None if no replacement was found, which the faults explain.
-        faults: of this micro-batch, also those that are known already.
+        content: what the source's `batch` understands.
     """
 
     samples: tuple[int, ...]
     rows: tuple[int, ...]
     content: Any
-    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a worker sends back for one micro-batch.
+
+    Args:
+        groups: one, or more where a clip of another shape had to stand in; none if none could, which the faults explain.
+        faults: of this micro-batch, also those that are known already.
+    """
+
+    groups: tuple[Group, ...]
+    faults: tuple[Fault, ...] = ()
 
 
 class ClipSource(Protocol):
@@ -62,7 +73,7 @@ class ClipSource(Protocol):
         """Never open the row `token` again."""
         ...
 
-    def batch(self, fetched: Fetched) -> Batch: ...
+    def batch(self, group: Group) -> Batch: ...
 
 
 def check_faults(faults: Sequence[Fault], rows: int, limit: float, certain: bool = False) -> None:
@@ -84,24 +95,26 @@ def check_faults(faults: Sequence[Fault], rows: int, limit: float, certain: bool
 
 
 class StandIns:
-    """Which rows stand in for a bad one: rows of its own shape while there are any, else any; drawn by (seed, row) alone."""
+    """Which rows stand in for a bad one: rows of its own shape first, then any that are shown at all; drawn by (seed, row) alone.
 
-    def __init__(self, buckets: Sequence[Bucket | None], seed: int) -> None:
-        self.buckets, self.seed = buckets, seed
-        self.peers: dict[Bucket, list[int]] = defaultdict(list)
-        for row, bucket in enumerate(buckets):
-            if bucket is not None:
-                self.peers[bucket].append(row)
+    Args:
+        buckets, weights: by row.
+    """
+
+    def __init__(self, buckets: Sequence[Bucket | None], weights: Sequence[float], seed: int) -> None:
+        self.seed = seed
+        self.shown = [row for row, bucket in enumerate(buckets) if bucket is not None and weights[row] > 0]
+        self.peers: dict[Bucket | None, list[int]] = defaultdict(list)
+        for row in self.shown:
+            self.peers[buckets[row]].append(row)
+        self.buckets = buckets
 
     def candidates(self, row: int) -> Iterator[int]:
         """The row itself, then those that are tried in its place."""
         yield row
-        bucket = self.buckets[row]
-        assert bucket is not None, f"row {row} gives no clip, so it is never drawn"
-        others = [rows for other, rows in self.peers.items() if other.frames >= bucket.frames]
-        for attempt in range(ATTEMPTS):
-            rows = self.peers[bucket] if len(self.peers[bucket]) > 1 and attempt < ATTEMPTS // 2 else [row for part in others for row in part]
-            yield rows[int(generator(self.seed, Stream.REPLACEMENT, row, attempt).integers(len(rows)))]
+        for among, attempts in ((self.peers[self.buckets[row]], ATTEMPTS // 2), (self.shown, ATTEMPTS)):
+            for attempt in range(attempts if len(among) > 1 else 0):
+                yield among[int(generator(self.seed, Stream.REPLACEMENT, row, attempt).integers(len(among)))]
 
 
 class VideoDataset:
@@ -121,41 +134,33 @@ class VideoDataset:
         if not 0 <= bad_limit <= 1:
             raise ValueError(f"bad_limit={bad_limit} must be a share in [0, 1]. Set data.bad_limit.")
         assert crop is None or seed is not None, "a crop is drawn by the seed"
-        if crop is not None:
-            for bucket in {bucket for bucket in clips.buckets if bucket is not None}:
-                crop.check(bucket.height, bucket.width)
+        check_faults(clips.faults, len(clips), bad_limit, certain=len(clips.faults) == len(clips))
         self.clips, self.reader, self.seed, self.crop, self.bad_limit = clips, reader, seed, crop, bad_limit
         self.index, self.buckets, self.known_faults = clips.index, clips.buckets, clips.faults
-        self._stand_ins = StandIns(clips.buckets, seed or 0)
+        self._stand_ins = StandIns(clips.buckets, [row.weight for row in clips.index.rows], seed or 0)
         self._bad: dict[int, Fault] = {fault.row: fault for fault in clips.faults}
-        self._memory = ClipMemory(clips.buckets, memory_bytes)
+        # A longer file shows another part each time, so that only its middle, where that is what is wanted, can be kept.
+        kept = [bucket if only or seed is None else None for bucket, only in zip(clips.buckets, clips.only, strict=True)] if memory_bytes else ()
+        self._memory = ClipMemory(kept, memory_bytes)
 
-    def clip(self, row: int, sample: int, bucket: Bucket | None = None, watch: Watch = UNWATCHED) -> np.ndarray | Fault:
-        """The clip of a row as `sample` sees it, uint8 t h w c before the crop, or why there is none. No replacement here.
-
-        Args:
-            bucket: another shape than the row's own, when it stands in for another row.
-        """
-        own = self.buckets[row]
-        if row in self._bad or own is None:
+    def clip(self, row: int, sample: int, watch: Watch = UNWATCHED) -> np.ndarray | Fault:
+        """The clip of a row as `sample` sees it, uint8 t h w c before the crop, or why there is none. No replacement here."""
+        bucket = self.buckets[row]
+        if row in self._bad or bucket is None:
             return self._bad[row]
-        shape = bucket or own
-        kept = self._memory.get(row) if shape == own else None
+        kept = self._memory.get(row)
         if kept is not None:
             return kept
-        media, size = self.index.rows[row].media, (shape.height, shape.width)
+        size = bucket.height, bucket.width
         try:
-            frames, starts = self.clips.pick(row, shape.frames, self._place(sample))
+            frames = self.clips.pick(row, self._place(sample))
             with watch(row):
-                video = self.reader.read(media, self.clips.probe(row), frames, size)
-        except TooShort as error:
-            return Fault(row, self.index.name(row), "too_short", str(error))  # for this shape; its own it fills
+                video = self.reader.read(self.index.rows[row].media, self.clips.probe(row), frames, size)
         except VideoError as error:
             self.give_up(row, error.kind, error.detail)
             return self._bad[row]
         video = fit(video, *size)
-        if shape == own and (starts == 1 or self.seed is None):  # a longer file shows another part each time
-            self._memory.put(row, video)
+        self._memory.put(row, video)
         return video
 
     def give_up(self, token: int, kind: str, detail: str) -> None:
@@ -165,35 +170,38 @@ class VideoDataset:
     def run(self, item: Sequence[Draw], watch: Watch = UNWATCHED) -> Fetched:
         """The cropped clips of one micro-batch, content uint8 b t h w c."""
         faults: dict[int, Fault] = {}
-        rows, clips = [], []
+        shapes: dict[tuple[int, ...], list[tuple[int, int, np.ndarray]]] = defaultdict(list)
         for draw in item:
             row, clip = self._replaced(draw, faults, watch)
             if clip is None:
-                return Fetched((), (), None, tuple(faults.values()))
-            rows.append(row)
-            clips.append(clip if self.crop is None or self.seed is None else self.crop(clip, self.seed, draw.sample))
-        return Fetched(tuple(draw.sample for draw in item), tuple(rows), np.stack(clips), tuple(faults.values()))  # b t h w c
+                return Fetched((), tuple(faults.values()))
+            if self.crop is not None and self.seed is not None:
+                clip = self.crop(clip, self.seed, draw.sample)
+            shapes[clip.shape].append((draw.sample, row, clip))
+        groups = []
+        for members in shapes.values():
+            samples, rows, clips = zip(*members, strict=True)
+            groups.append(Group(samples, rows, np.stack(clips)))  # b t h w c
+        return Fetched(tuple(groups), tuple(faults.values()))
 
     def _replaced(self, draw: Draw, faults: dict[int, Fault], watch: Watch) -> tuple[int, np.ndarray | None]:
         """The drawn row's clip or its replacement's; what is bad on the way goes into `faults`."""
         for row in self._stand_ins.candidates(draw.row):
-            clip = self.clip(row, draw.sample, self.buckets[draw.row], watch)
+            clip = self.clip(row, draw.sample, watch)
             if not isinstance(clip, Fault):
                 return row, clip
-            if row in self._bad:
-                faults[row] = clip
+            faults[row] = clip
             if len(faults) > max(1.0, self.bad_limit * len(self.index)):
                 break  # the run ends anyway; do not open a hundred more files first
         return draw.row, None
 
-    def batch(self, fetched: Fetched) -> Batch:
-        assert fetched.content is not None, "faults are looked at before a batch is made"
+    def batch(self, group: Group) -> Batch:
         return Batch(
-            samples=fetched.samples,
-            rows=fetched.rows,
-            captions=tuple(self.index.rows[row].captions for row in fetched.rows),
-            fps=torch.full((len(fetched.rows),), self.clips.fps, dtype=torch.float32),
-            video=to_float(torch.from_numpy(fetched.content)),
+            samples=group.samples,
+            rows=group.rows,
+            captions=tuple(self.index.rows[row].captions for row in group.rows),
+            fps=torch.full((len(group.rows),), self.clips.fps, dtype=torch.float32),
+            video=to_float(torch.from_numpy(group.content)),
         )
 
     def _place(self, sample: int) -> float:
@@ -211,7 +219,7 @@ class ClipMemory:
     memory of its own.
     """
 
-    def __init__(self, buckets: Sequence[Bucket | None], memory_bytes: int) -> None:
+    def __init__(self, buckets: Sequence[Bucket | None], memory_bytes: int) -> None:  # None: this row is not kept
         self._made_of = (buckets, memory_bytes)
         self._shapes = [(0, 0, 0, 3) if bucket is None else (bucket.frames, bucket.height, bucket.width, 3) for bucket in buckets]
         ends = np.cumsum([np.prod(shape) for shape in self._shapes]) if memory_bytes else np.empty(0)
@@ -225,10 +233,10 @@ class ClipMemory:
         return ClipMemory, self._made_of
 
     def get(self, row: int) -> np.ndarray | None:
-        return self._place(row) if row < self.rows and self._there[row] else None
+        return self._place(row) if row < self.rows and self._there[row] else None  # what is not kept is never put
 
     def put(self, row: int, clip: np.ndarray) -> None:
-        if row < self.rows:
+        if row < self.rows and self._shapes[row][0]:
             self._place(row)[...] = clip
             self._there[row] = 1
 

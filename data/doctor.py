@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.buckets import Bucket, Windows
-from data.catalogue import Clips, segment
+from data.clips import Clips, segment
 from data.files.faults import Fault
 from data.files.probe import Probe
 from data.index import duplicates

@@ -51,13 +51,22 @@ class Index:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def root_of(self, row: int) -> str:
+        """The folder that paths of the row's own set start from."""
+        return self._part(row).root if self.parts else self.root
+
+    def relative(self, row: int) -> str:
+        """The row's path as seen from the root of its own set, with its member of a tar file: the same however the set is named."""
+        media = self.rows[row].media
+        name = os.path.relpath(media.path, self.root_of(row))
+        return f"{name}:{media.member}" if media.member else name
+
     def name(self, row: int) -> str:
         """The row's path as seen from the root, with its member of a tar file; of several sets, with the set before it."""
-        media = self.rows[row].media
-        part = self.parts[bisect_right(self.parts, row, key=lambda part: part.start) - 1] if self.parts else None
-        name = os.path.relpath(media.path, part.root if part else self.root)
-        name = f"{name}:{media.member}" if media.member else name
-        return f"{part.source}: {name}" if part else name
+        return f"{self._part(row).source}: {self.relative(row)}" if self.parts else self.relative(row)
+
+    def _part(self, row: int) -> Part:
+        return self.parts[bisect_right(self.parts, row, key=lambda part: part.start) - 1]
 
     def take(self, rows: Sequence[int]) -> "Index":
         """An index of these rows alone, given in rising order."""

@@ -42,7 +42,6 @@ class Loader:
     ) -> None:
         if workers < 0:
             raise ValueError(f"workers={workers} must be at least 0. Set data.workers.")
-        check_faults(source.known_faults, len(source.index), source.bad_limit, certain=len(source.known_faults) == len(source.index))
         self.source, self.plan, self.micro = source, plan, micro
         self.rank, self.ranks = rank, ranks
         self.wait_s = 0.0
@@ -66,12 +65,13 @@ class Loader:
         """
         waiting = time.monotonic()
         counts: deque[int] = deque()  # micro-batches of the steps that are on their way; a rank may have none in a small step
-        fetched, ahead = self._pool.map(self._micros(range(start, stop), counts)), deque[Fetched]()
+        ahead: deque[Fetched] = deque()
         try:
+            fetched = self._pool.map(self._micros(range(start, stop), counts))
             for _ in range(start, stop):
                 while not counts or len(ahead) < counts[0]:  # a step is counted when one of its parts, or of a later one, is asked for
                     ahead.extend(islice(fetched, 1))
-                batches = [self._batch(ahead.popleft()) for _ in range(counts.popleft())]
+                batches = [batch for _ in range(counts.popleft()) for batch in self._batches(ahead.popleft())]
                 self.wait_s += time.monotonic() - waiting
                 yield batches
                 waiting = time.monotonic()
@@ -95,9 +95,10 @@ class Loader:
             counts.append(len(micros))
             yield from micros
 
-    def _batch(self, fetched: Fetched) -> Batch:
-        if fetched.faults or fetched.content is None:
+    def _batches(self, fetched: Fetched) -> list[Batch]:
+        if fetched.faults or not fetched.groups:
             self._faults.update((fault.row, fault) for fault in fetched.faults)
-            check_faults(self.faults, len(self.source.index), self.source.bad_limit, certain=fetched.content is None)
-        np.add.at(self.shown, list(fetched.rows), 1)
-        return self.source.batch(fetched)
+            check_faults(self.faults, len(self.source.index), self.source.bad_limit, certain=not fetched.groups)
+        for group in fetched.groups:
+            np.add.at(self.shown, list(group.rows), 1)
+        return [self.source.batch(group) for group in fetched.groups]

@@ -11,6 +11,7 @@ from data.buckets import Bucket
 from models.geometry import Grid
 from runtime.seeding import Stream, generator
 
+MOST = 10_000  # times that a clip may come in an epoch: more is a mistake, and would fill the memory
 FINE = 2**20  # a weight's start is a multiple of 1/FINE, so that adding it to a sum of weights does not round
 
 
@@ -53,6 +54,9 @@ class EpochPlan:
         self.weights, self.tokens = np.asarray(weights, dtype=np.float64), np.asarray(tokens, dtype=np.int64)
         if not len(self.weights) or not self.weights.any():
             raise ValueError(f"none of the {len(self.weights)} clips is ever shown: all weights are 0. Set one above 0 in the index or data.train.")
+        if not 0 <= self.weights.min() <= self.weights.max() <= MOST:
+            wrong = self.weights[~((self.weights >= 0) & (self.weights <= MOST))][0]
+            raise ValueError(f"a clip has the weight {wrong:g}, it must lie between 0 and {MOST}. Set it in the index or data.train.")
         self.batch_size, self.batch_tokens, self.seed = batch_size, batch_tokens, seed
         self._most = int(np.ceil(self.weights).sum())  # samples of an epoch at most
         self._starts = generator(seed, Stream.WEIGHT).integers(FINE, size=len(self.weights)) / FINE
@@ -61,15 +65,8 @@ class EpochPlan:
         self._alike = bool((self.weights % 1 == 0).all()) and (batch_tokens is None or len(np.unique(self.tokens[shown])) == 1)
         self._first_steps = [0]  # of each epoch, as far as they have been asked for
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None  # the last one that was laid out, kept to save time
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.epoch(0)[1]) - 1
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Of the first epoch."""
-        return len(self.epoch(0)[0])
+        rows, starts = self.epoch(0)
+        self.samples_per_epoch, self.steps_per_epoch = len(rows), len(starts) - 1  # of the first epoch
 
     def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows of an epoch in order, and where each step begins, with the end as the last."""

@@ -47,15 +47,11 @@ def to_uint8(video: Tensor) -> Tensor:
 class Crop(Protocol):
     """Cuts a part out of a clip. What it cuts depends on the clip and on (seed, sample) alone."""
 
-    def check(self, height: int, width: int) -> None:
-        """Raises: ValueError if a clip of this size has no such part."""
-        ...
-
     def __call__(self, video: np.ndarray, seed: int, sample: int) -> np.ndarray: ...
 
 
 class DetailCrop:
-    """A square crop that prefers places where something is to be seen.
+    """A square crop that prefers places where something is to be seen; of a clip that is smaller, all that there is.
 
     Most of a clip is background; an autoencoder that looks at details learns several dB in the time in which it learns the plain
     parts of whole clips.
@@ -73,17 +69,14 @@ class DetailCrop:
             )
         self.size, self.candidates, self.share = size, candidates, share
 
-    def check(self, height: int, width: int) -> None:
-        if self.size > min(height, width):
-            raise ValueError(f"data.crop.size={self.size} does not fit into clips of {height}x{width}. Set it to {min(height, width)} or less.")
-
     def __call__(self, video: np.ndarray, seed: int, sample: int) -> np.ndarray:
-        """uint8 t h w c -> uint8 t size size c."""
+        """uint8 t h w c -> uint8 t size size c, or less of a smaller clip."""
         _, h, w, _ = video.shape
+        height, width = min(self.size, h), min(self.size, w)
         rng = generator(seed, Stream.CROP, sample)
         compared = self.candidates if rng.random() < self.share else 1
-        places = rng.integers(0, [h - self.size + 1, w - self.size + 1], (compared, 2))
-        crops = [video[:, top : top + self.size, left : left + self.size] for top, left in places]
+        places = rng.integers(0, [h - height + 1, w - width + 1], (compared, 2))
+        crops = [video[:, top : top + height, left : left + width] for top, left in places]
         return crops[0] if compared == 1 else max(crops, key=_spread)
 
 

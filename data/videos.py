@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 from data.batch import Batch
 from data.cache.latents import LatentDataset, cache_latents
 from data.cache.store import Store
-from data.catalogue import Clips, look
+from data.catalogue import look
+from data.clips import Clips
 from data.dataset import ClipSource, VideoDataset
 from data.files.faults import Fault
+from data.files.media import Media
 from data.files.reader import VideoReader
 from data.index import Index, read_sources
 from data.loader import Loader
@@ -107,6 +110,7 @@ class Videos:
         self.val_samples, self.bad_limit = val_samples, bad_limit
         self.probes, self.file_budget_s = probes, file_budget_s
         self._loaders: list[Loader] = []
+        self._faults: list[Fault] = []
 
     @property
     def holds_out(self) -> bool:
@@ -115,24 +119,37 @@ class Videos:
 
     @property
     def faults(self) -> list[Fault]:
-        """Files that could not be used so far, in training and in validation."""
-        return [fault for loader in self._loaders for fault in loader.faults]
+        """Files that could not be used so far, in training and in validation, each once."""
+        found = [*self._faults, *(fault for loader in self._loaders for fault in loader.faults)]
+        return list({(fault.path, fault.kind, fault.detail): fault for fault in found}.values())
+
+    @cached_property
+    def _indexes(self) -> tuple[Index, Index]:
+        index = read_sources(self.train, self.root)
+        if self.val is not None:
+            return index, read_sources(self.val, self.root)
+        return _split(index, self.hold_out) if self.hold_out else (index, index)
 
     def training_index(self) -> Index:
         """The clips to train on."""
-        index = read_sources(self.train, self.root)
-        return index if self.val is not None else _split(index, self.hold_out)[0]
+        return self._indexes[0]
 
     def validation_index(self) -> Index:
         """The clips to validate on; training clips if none are set aside."""
-        if self.val is not None:
-            return read_sources(self.val, self.root)
-        index = read_sources(self.train, self.root)
-        return _split(index, self.hold_out)[1] if self.hold_out else index
+        return self._indexes[1]
+
+    def shared(self) -> int:
+        """How many validation clips come from files that are trained on, if they should not."""
+        training, validation = self._indexes
+        known = {row.media for row in training.rows if row.weight > 0} if self.holds_out else set()
+        return sum(row.media in known for row in validation.rows)
 
     def clips(self, index: Index, deep: bool = False) -> Clips:
         """Look at the files and give each clip its shape."""
-        return Clips.of(index, look(index, self.probes, max(self.workers, LOOKERS), self.file_budget_s, deep=deep), self.shape, self.fps)
+        found = look(index, self.probes, max(self.workers, LOOKERS), self.file_budget_s, deep=deep)
+        clips = Clips.of(index, found, self.shape, self.fps)
+        self._faults += clips.faults
+        return clips
 
     def plan(self, source: ClipSource | Clips, seed: int) -> EpochPlan:
         """Which clips each training step sees."""
@@ -155,11 +172,11 @@ class Videos:
     def validation(self, encoder: Encoder | None) -> list[Batch]:
         """The first clips of the validation set in micro-batches, the same in every run: whole, from the middle of each file, samples 0, 1...
 
-        Latents where `loader` gives latents.
+        Latents where `loader` gives latents. Bad files are left out and noted; only if all are bad does it end the run.
         """
         index = self.validation_index()
-        clips = self.clips(index.take(range(min(len(index), self.val_samples))))
-        source = VideoDataset(clips, self.reader, None, None, self.bad_limit)
+        clips = self.clips(index.take([row for row in range(len(index)) if index.rows[row].weight > 0][: self.val_samples]))
+        source = VideoDataset(clips, self.reader, None, None, bad_limit=1.0)
         usable = [row for row, bucket in enumerate(clips.buckets) if bucket is not None]
         loader = self._noted(Loader(source, OnePass(usable), self.micro, self.workers, self.file_budget_s))
         (batches,) = loader.steps(0, 1)
@@ -186,21 +203,24 @@ class Videos:
 
     def _check_grid(self, clips: Clips, encoder: Encoder) -> None:
         for bucket in {bucket for bucket in clips.buckets if bucket is not None}:
-            latent_grid(bucket.frames, bucket.height, bucket.width, encoder.stride)
+            try:
+                latent_grid(bucket.frames, bucket.height, bucket.width, encoder.stride)
+            except ValueError as error:
+                hint = f"The VAE's stride {encoder.stride} must divide data.grid={list(self.grid)}, which native shapes lie on."
+                raise ValueError(f"{error} It stands in data.shape. {hint}") from None
 
 
 def _split(index: Index, count: int) -> tuple[Index, Index]:
     """An index without about `count` of its rows, and those: whole files, chosen by their names, so that a new file moves no other."""
-    if not count:
-        return index, index.take(())
-    files: dict[str, list[int]] = {}
-    for number in range(len(index)):
-        files.setdefault(index.name(number), []).append(number)
+    files: dict[Media, list[int]] = {}
+    for number, row in enumerate(index.rows):
+        files.setdefault(row.media, []).append(number)
+    names = {media: min(map(index.relative, rows)).encode("utf-8", "surrogateescape") for media, rows in files.items()}
     kept_out: set[int] = set()
-    for name in sorted(files, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()):
+    for media in sorted(files, key=lambda media: (hashlib.sha256(names[media]).digest(), media.path)):
         if len(kept_out) >= count:
             break
-        kept_out.update(files[name])
+        kept_out.update(files[media])
     if len(kept_out) >= len(index):
         raise ValueError(f"hold_out={count} leaves nothing to train on: the set has {len(index)} clips. Set data.hold_out lower, or data.val.")
     return index.take([row for row in range(len(index)) if row not in kept_out]), index.take(sorted(kept_out))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data.catalogue import Clips
+from data.clips import Clips
 from data.doctor import Findings, Validation
 from data.files.faults import Fault
 from evaluation.markup import listed

@@ -25,6 +25,8 @@ MAY_CHANGE = (
     "data.workers",
     "data.memory_mb",
     "data.bad_limit",
+    "data.probes",
+    "data.file_budget_s",
     "trainer.log_every",
     "trainer.validate_every",
     "trainer.preview_every",
@@ -32,6 +34,12 @@ MAY_CHANGE = (
     "trainer.keep_last",
     "trainer.bad_steps",
 )
+
+
+def read_facts(run: Path) -> dict[str, Any]:
+    """What `RunFolder.remember` wrote down; empty if nothing."""
+    path = run / "state.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 class RunFolder:
@@ -92,16 +100,12 @@ class RunFolder:
 
     def fact(self, name: str) -> Any:
         """A choice that an earlier start of this run made (precision, max_steps of a budget), or None."""
-        return self._facts().get(name)
+        return read_facts(self.path).get(name)
 
     def remember(self, name: str, value: Fact) -> Fact:
         """Write a choice down, so that a resume makes the same one; returns it."""
-        write_text(self.path / "state.json", json.dumps({**self._facts(), name: value}, indent=1) + "\n")
+        write_text(self.path / "state.json", json.dumps({**read_facts(self.path), name: value}, indent=1) + "\n")
         return value
-
-    def _facts(self) -> dict[str, Any]:
-        path = self.path / "state.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _lock(self) -> None:
         try:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.catalogue import Clips
+from data.clips import Clips
 from data.doctor import Findings, Validation, check_validation, examine
 from data.doctor_report import each_clip, report
 from data.videos import Videos

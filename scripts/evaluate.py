@@ -19,7 +19,7 @@ from models.geometry import latent_grid
 from models.vae import VideoVAE
 from runtime.config import Config, ConfigError, check, entry, load_run_config
 from runtime.device import pick_device
-from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator, trained_shape
+from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator
 
 
 @entry("evaluate")
@@ -71,7 +71,7 @@ def find_world(given: str | None, saved: Config) -> tuple[Path, dict]:
 
 
 def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence, seen_clips: Sequence, device: str) -> Result:
-    shape = trained_shape(networks.config)
+    shape = networks.shape
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
     generator = make_generator(networks, config, device)
 

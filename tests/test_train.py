@@ -14,7 +14,8 @@ import torch
 
 from data.writer import write_mp4
 from runtime.tracking import TIME_FIELDS
-from train import main
+from train import main, next_command
+from training.inference import Shape, load_networks
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_SHAPE = ["data/shape=fixed", "data.shape.frames=5", "data.shape.height=32", "data.shape.width=32"]
@@ -111,6 +112,26 @@ def test_an_unreadable_clip_is_named_and_the_run_goes_on(tmp_path, clips):
     (folder / "with_broken.jsonl").write_text(index)
     train(f"run={tmp_path / 'x'}", *TINY, *TINY_VAE, f"data.train={folder}/with_broken.jsonl", clips[1], "data.bad_limit=0.5")
     assert "broken.mp4" in (tmp_path / "x/bad_files.txt").read_text()
+
+
+def test_a_run_knows_what_its_clips_were(tmp_path, clips, vae_run):
+    train(f"run={tmp_path / 'x'}", *TINY, "data.shape.frames=9", *TINY_FLOW, *clips, f"vae_run={vae_run}", "trainer.max_steps=1")
+    assert load_networks(tmp_path / "x").shape == Shape(5, 32, 32, 8)  # not 9 frames, which no file has
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["data.train=my clips", "data/crop=detail", "data.crop.size=16"], "objective=flow vae_run=runs/v 'data.train=my clips' run="),
+        (["seed=3", "trainer.max_steps=5"], "objective=flow vae_run=runs/v data.train=a run="),
+        (["experiment=ucf101/vae", "videos=/data/u"], "experiment=ucf101/labels vae_run=runs/v videos=/data/u run="),
+        (["experiment=demo/vae_fast"], "experiment=demo/dit_fast vae_run=runs/v"),
+        (["experiment=demo/vae"], "experiment=demo/dit vae_run=runs/v"),
+    ],
+)
+def test_the_next_command_has_the_same_data(typed, says, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "objective=vae", "run=runs/v", *typed])
+    assert says in next_command({"run": "runs/v", "data": {"train": "a", "val": None}}, flow=False)
 
 
 def test_wandb_stays_offline_inside_the_run(vae_run):

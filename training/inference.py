@@ -20,28 +20,9 @@ from models.vae import VideoVAE
 from runtime.build import build
 from runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints, read, read_manifest, restore
 from runtime.config import Config, load_run_config
+from runtime.run_folder import read_facts
 from training import vae_bundle
 from training.ema import network_state
-
-
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """What a flow run learnt, averaged weights, ready to sample.
-
-    Args:
-        config: the run's saved config.
-        step: of the checkpoint.
-        config_sha256: of config.yaml.
-        weights_sha256: over the files of all three networks.
-    """
-
-    dit: DiT
-    text: TextEncoder
-    vae: VideoVAE
-    config: Config
-    step: int
-    config_sha256: str
-    weights_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +33,28 @@ class Shape:
     height: int
     width: int
     fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What a flow run learnt, averaged weights, ready to sample.
+
+    Args:
+        config: the run's saved config.
+        step: of the checkpoint.
+        shape: of most clips that it was trained on.
+        config_sha256: of config.yaml.
+        weights_sha256: over the files of all three networks.
+    """
+
+    dit: DiT
+    text: TextEncoder
+    vae: VideoVAE
+    config: Config
+    step: int
+    shape: Shape
+    config_sha256: str
+    weights_sha256: str
 
 
 def load_networks(run: str | Path, device: torch.device | str = "cpu") -> Networks:
@@ -74,7 +77,10 @@ def load_networks(run: str | Path, device: torch.device | str = "cpu") -> Networ
     for network in (dit, text):
         network.to(device).eval().requires_grad_(False)
     both = hashlib.sha256(f"{digest} {vae_digest}".encode()).hexdigest()
-    return Networks(dit, text, vae, config, saved.step, hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest(), both)
+    largest = build(config["data"]["shape"]).largest  # where the run did not write down what its clips were
+    frames, height, width = read_facts(run).get("shape") or (largest.frames, largest.height, largest.width)
+    shape = Shape(frames, height, width, config["data"]["fps"])
+    return Networks(dit, text, vae, config, saved.step, shape, hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest(), both)
 
 
 def load_vae(run: str | Path, device: torch.device | str = "cpu") -> tuple[VideoVAE, str]:
@@ -132,12 +138,6 @@ def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torc
         sampling["batch_size"],
         device,
     )
-
-
-def trained_shape(config: Config) -> Shape:
-    """The shape of the clips that a run was trained on; of many shapes, the largest square one."""
-    largest = build(config["data"]["shape"]).largest
-    return Shape(largest.frames, largest.height, largest.width, config["data"]["fps"])
 
 
 def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,9 @@ from data.batch import Batch
 from data.cache.build import Part, build
 from data.cache.stopwatch import Stopwatch
 from data.cache.store import Identity, Store
-from data.catalogue import Clips
-from data.dataset import Fetched, VideoDataset, check_faults
+from data.catalogue import TRANSIENT
+from data.clips import Clips
+from data.dataset import Fetched, Group, VideoDataset, check_faults
 from data.files.faults import Fault
 from data.plan import Draw, MicroBatches
 from data.transforms import to_float
@@ -35,11 +36,12 @@ _REASONS = {
     "vae": "another VAE (weights {0:.12}, now {1:.12})",
     "clips": "clips of other shapes or another rate ({0}; now {1})",
     "dtype": "another dtype ({0}, now {1})",
+    "reader": "frames of another reader ({0}, now {1}; data/reader)",
     "files": "other files, or files that were touched since",
 }
 
 
-def identity(clips: Clips, vae: str, dtype: str) -> Identity:
+def identity(clips: Clips, vae: str, dtype: str, pixels: str) -> Identity:
     """Everything that the latents of these clips depend on.
 
     Not the files' content but their sizes and times of change: to read terabytes in order to find out that nothing changed would cost as
@@ -48,7 +50,7 @@ def identity(clips: Clips, vae: str, dtype: str) -> Identity:
     shapes = sorted({bucket for bucket in clips.buckets if bucket is not None})
     named = f"{shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} shapes {_hash(map(str, clips.buckets)):.12}"
     facts = {"vae": vae, "clips": f"{named} at {clips.fps:g} fps, from the middle of the file, scaled and centre-cropped"}
-    return Identity("latent", "data.latents", {**facts, "dtype": dtype, "files": _hash(_files(clips))}, _REASONS)
+    return Identity("latent", "data.latents", {**facts, "dtype": dtype, "reader": pixels, "files": _hash(_files(clips))}, _REASONS)
 
 
 def cache_latents(
@@ -74,12 +76,11 @@ def cache_latents(
     assert dataset.seed is None, "a cached clip must not depend on a seed"
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} cannot be stored, wanted one of {', '.join(DTYPES)}. Set data.latent_dtype.")
-    check_faults(dataset.known_faults, len(dataset.index), dataset.bad_limit, certain=len(dataset.known_faults) == len(dataset.index))
     shards = division(dataset.clips)
     pool = Pool(_RowReader(dataset), workers, file_budget_s)
     try:
         make = _Maker(dataset, encode, pool, DTYPES[dtype], [part for shard in shards for part in shard])
-        store = build(folder, identity(dataset.clips, vae, dtype), shards, make, rank, ranks)
+        store = build(folder, identity(dataset.clips, vae, dtype, dataset.reader.pixels), shards, make, rank, ranks)
     finally:
         pool.close()
     if make.watch.spent_s:
@@ -163,7 +164,7 @@ class LatentDataset:
     Args:
         store: of these clips, as `cache_latents` returns it.
         memory_bytes: the cache is held in memory if it fits, its hashes checked; else it is mapped and only its sizes are checked.
-    Raises: ValueError if a shard is not the one that was written.
+    Raises: ValueError if a shard is not the one that was written. RuntimeError if too many clips have no latent.
     """
 
     def __init__(self, store: Store, clips: Clips, bad_limit: float = 0.01, memory_bytes: int = 0) -> None:
@@ -171,6 +172,7 @@ class LatentDataset:
         self.index, self.fps, self.bad_limit = clips.index, clips.fps, bad_limit
         self.known_faults = tuple(faults.values())
         self.buckets = tuple(None if row in faults else bucket for row, bucket in enumerate(clips.buckets))
+        check_faults(self.known_faults, len(self.index), bad_limit, certain=len(faults) == len(self.index))
         self.in_memory = store.bytes <= memory_bytes
         self._store = store
         self._latents = {int(key): latent for key, latent in store.load().items()} if self.in_memory else None
@@ -179,30 +181,31 @@ class LatentDataset:
         """The latents of one micro-batch, content b c f h w as stored."""
         rows = tuple(draw.row for draw in item)
         latents = [self._store.get(str(row)) for row in rows] if self._latents is None else [self._latents[row] for row in rows]
-        return Fetched(tuple(draw.sample for draw in item), rows, torch.stack(latents), ())
+        return Fetched((Group(tuple(draw.sample for draw in item), rows, torch.stack(latents)),))
 
     def give_up(self, token: int, kind: str, detail: str) -> None:
         """No file of a user's is opened here, so none is watched."""
 
-    def batch(self, fetched: Fetched) -> Batch:
+    def batch(self, group: Group) -> Batch:
         return Batch(
-            samples=fetched.samples,
-            rows=fetched.rows,
-            captions=tuple(self.index.rows[row].captions for row in fetched.rows),
-            fps=torch.full((len(fetched.rows),), self.fps, dtype=torch.float32),
-            latents=fetched.content.float(),
+            samples=group.samples,
+            rows=group.rows,
+            captions=tuple(self.index.rows[row].captions for row in group.rows),
+            fps=torch.full((len(group.rows),), self.fps, dtype=torch.float32),
+            latents=group.content.float(),
         )
 
 
 def _note(fault: Fault) -> dict[str, Any]:
-    return {"row": fault.row, "path": fault.path, "kind": fault.kind, "detail": fault.detail}
+    again = "; delete the cache to try again" if fault.kind in TRANSIENT else ""
+    return {"row": fault.row, "path": fault.path, "kind": fault.kind, "detail": fault.detail + again}
 
 
 def _files(clips: Clips) -> Iterator[str]:
     """What a row's clip is cut from."""
     for number, (row, probe) in enumerate(zip(clips.index.rows, clips.probes, strict=True)):
         found = None if probe is None else (probe.bytes, probe.mtime_ns)  # when the file comes, the cache is another
-        yield json.dumps((clips.index.name(number), row.start_s, row.end_s, found))
+        yield json.dumps((clips.index.relative(number), row.start_s, row.end_s, found))
 
 
 def _hash(texts: Iterable[str]) -> str:

@@ -16,6 +16,8 @@ class DecordReader:
     """One decoding thread, opened for each read. It does not notice damage; AutoReader gives it sound files alone. decord 0.6 gives no
     frames of 8, 12, 16, 24, 48 and 72 pixels' width."""
 
+    pixels = "decord"
+
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
 

@@ -82,7 +82,7 @@ class Probe:
     @property
     def variable(self) -> bool:
         """Whether frames follow each other unevenly: by more than a tenth of the usual distance, and more than rounding to the time base."""
-        return _uneven(self.timeline.numbers)
+        return bool(self.timeline.listed) and _uneven(self.timeline.numbers)
 
     def choose(
         self, path: str, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None, limits: Limits
@@ -117,9 +117,8 @@ class Probe:
     @classmethod
     def from_json(cls, given: Any) -> "Probe":
         """Raises: ValueError for what `to_json` cannot have written."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(given, dict) or set(given) != names:
-            raise ValueError(f"a probe must be an object with the keys {', '.join(sorted(names))}, got {given!r:.80}")
+        if not isinstance(given, dict) or set(given) != set(cls.__slots__):
+            raise ValueError(f"a probe must be an object with the keys {', '.join(sorted(cls.__slots__))}, got {given!r:.80}")
         _check_plain(given)
         base = given["time_base"]
         if not (isinstance(base, list) and len(base) == 2 and all(is_whole(part) and part > 0 for part in base)):
@@ -127,7 +126,7 @@ class Probe:
         series = {name: Series.from_json(given[name], name, MOST_FRAMES) for name in ("timeline", "key_pts", "key_dts")}
         values: dict[str, Any] = given | series | {"time_base": Fraction(*base)}
         found = cls(**values)
-        if not found.frames or np.any(np.diff(found.timeline.numbers) <= 0) or len(found.key_pts) != len(found.key_dts):
+        if not found.frames or not found.timeline.rising or len(found.key_pts) != len(found.key_dts):
             raise ValueError(f"a probe needs frames at rising times, and two times for each key frame, got {given!r:.200}")
         return found
 
@@ -138,7 +137,7 @@ def probe(media: Media, limits: Limits, fps: float | None = None) -> Probe:
 
     Args:
         fps: of a folder of pictures, which have no time stamps.
-    Raises: VideoError. ValueError for a folder of pictures without fps.
+    Raises: VideoError.
     """
     if stat.S_ISDIR(stat_of(media).st_mode):
         return _probe_pictures(media, limits, fps)
@@ -201,7 +200,7 @@ def deep_check(media: Media, probe: Probe, limits: Limits) -> None:
 def _probe_pictures(media: Media, limits: Limits, fps: float | None) -> Probe:
     names = picture_names(media)
     if fps is None or not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"{media}: a folder of pictures has no time stamps, so its frame rate must be given, got fps={fps}. Set fps in its row.")
+        raise VideoError(str(media), "timeline", f"a folder of pictures has no time stamps, so its row must give their rate, got fps={fps}")
     one = Media.of(f"{media.path}/{names[0]}")
     picture = look_at_picture(one, limits)
     if picture is None:

@@ -22,6 +22,8 @@ class PyAVReader:
     frames came through; in smaller pictures with fewer wrong bytes some do. A deep check finds such files by their other frames.
     """
 
+    pixels = "PyAV"
+
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
 

@@ -9,13 +9,20 @@ import numpy as np
 from data.files.decord_reader import DecordReader, decord_installed
 from data.files.faults import Limits, VideoError
 from data.files.media import Media
+from data.files.pixels import covering
 from data.files.probe import Probe, probe
 from data.files.pyav_reader import PyAVReader
 
 
 @runtime_checkable
 class VideoReader(Protocol):
-    """Reads frames. Implementations hold no open file between calls, so they pass to worker processes."""
+    """Reads frames. Implementations hold no open file between calls, so they pass to worker processes.
+
+    Attributes:
+        pixels: whose decoder and scaler make them; readers that name the same one give the same bits.
+    """
+
+    pixels: str
 
     def read(self, media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None = None) -> np.ndarray:
         """The wanted frames, uint8 t h w 3 (RGB), upright, in the order asked for; a frame may be asked for twice.
@@ -34,8 +41,11 @@ class AutoReader:
 
     decord delivers damaged pictures without a word, and other frames than asked for from files that are not plain. So it is given a
     file only if the probe found nothing odd (`odd == ""`) and a deep check has decoded all of it with PyAV (`sound is True`); a file
-    that nobody checked goes to PyAV, whatever the speed. Where decord fails or is not installed, PyAV reads.
+    that nobody checked goes to PyAV, whatever the speed. Where decord fails or is not installed, PyAV reads. Frames that are to be
+    scaled are PyAV's in any case, since the two round differently: no choice made here changes a bit of what is delivered.
     """
+
+    pixels = PyAVReader.pixels
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.pyav = PyAVReader(limits)
@@ -43,7 +53,8 @@ class AutoReader:
 
     def read(self, media: Media, probe: Probe, frames: Sequence[int] | np.ndarray, cover: tuple[int, int] | None = None) -> np.ndarray:
         """See VideoReader."""
-        if self.decord is not None and probe.odd == "" and probe.sound is True:
+        scaled = cover is not None and covering(probe.height, probe.width, cover) != (probe.height, probe.width)
+        if self.decord is not None and probe.odd == "" and probe.sound is True and not scaled:
             try:
                 return self.decord.read(media, probe, frames, cover)
             except VideoError as error:

@@ -40,6 +40,11 @@ class Series:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def rising(self) -> bool:
+        """Whether each number is above the one before it."""
+        return bool(np.all(np.diff(self.numbers) > 0)) if self.listed else self.step > 0 or self.count < 2
+
     def to_json(self) -> list[Any]:
         return [self.start, np.diff(self.numbers).tolist()] if self.listed else [self.start, self.step, self.count]
 

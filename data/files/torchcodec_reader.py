@@ -19,6 +19,8 @@ class TorchcodecReader:
         limits: of what a header may claim.
     """
 
+    pixels = "torchcodec"
+
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         _decoder()

@@ -80,7 +80,8 @@ def spoil(path):
 
 def look_at(source, shape=None, fps=8, **options):
     """The clips of a set, looked at in this process."""
-    from data.catalogue import Clips, look
+    from data.catalogue import look
+    from data.clips import Clips
     from data.index import Index, read_index
     from data.shapes import Fixed
 

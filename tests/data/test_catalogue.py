@@ -1,16 +1,19 @@
 import json
 import os
+import tarfile
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import catalogue
 from data.buckets import Bucket
-from data.catalogue import look, segment
+from data.catalogue import look
+from data.clips import segment
 from data.files.media import Media
 from data.files.probe import Probe
-from data.index import Index, Row, read_index
+from data.index import Index, Row, read_index, read_sources
 from data.shapes import Fixed, Native
 
 
@@ -121,3 +124,64 @@ def test_a_segment_counts_from_the_files_first_frame(start, stop, expected):
     first, part = segment(times, Row(Media("/x"), start_s=start, end_s=stop))
     assert (first, len(part)) == expected
     assert np.array_equal(part, times[first : first + len(part)])
+
+
+def test_a_file_that_changes_while_others_are_looked_at_does_not_end_the_look(clips, broken_clips, monkeypatch):
+    probe = catalogue.probe
+    monkeypatch.setattr(catalogue, "probe", lambda media, *others: (os.utime(broken_clips / "0.mp4"), probe(media, *others))[1])
+    assert all(isinstance(found, Probe) for found in look(read_index(broken_clips / "index.jsonl"), None, 0, 60))
+
+
+@pytest.mark.parametrize("kind", ["hung", "crashed"])
+def test_a_fault_that_another_machine_might_not_have_is_not_remembered(clips, tmp_path, monkeypatch, kind):
+    probe, index = catalogue.probe, index_of(clips, "1.mp4")
+    monkeypatch.setattr(catalogue, "probe", lambda media, *others: (_ for _ in ()).throw(catalogue.VideoError(media.path, kind, "too slow")))
+    assert look(index, tmp_path, 0, 60) == [(kind, "too slow")]
+    monkeypatch.setattr(catalogue, "probe", probe)
+    assert isinstance(look(index, tmp_path, 0, 60)[0], Probe)
+
+
+def test_a_folder_of_pictures_is_looked_at_again_when_one_of_them_changes(tmp_path, counted, clips_of):
+    folder, table = tmp_path / "frames", tmp_path / "table"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number}.png")
+    index = Index("made", str(tmp_path), (Row(Media(str(folder)), fps=8.0),))
+    (first,) = look(index, table, 0, 60)
+    (again,) = look(index, table, 0, 60)
+    assert (first.bytes, first.mtime_ns) == (again.bytes, again.mtime_ns)
+    assert len(counted) == 1
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(folder / "1.png")
+    (changed,) = look(index, table, 0, 60)
+    assert len(counted) == 2
+    assert (first.bytes, first.mtime_ns) != (changed.bytes, changed.mtime_ns)
+    (fault,) = clips_of(Index("made", str(tmp_path), (Row(Media(str(folder))),))).faults
+    assert fault.kind == "timeline"
+    assert "its row must give their rate" in fault.detail
+
+
+def test_members_of_one_name_in_a_tar_file_are_two_files(tmp_path, clips):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for name in ("0.mp4", "6.mp4"):
+            tar.add(clips / name, arcname="same.mp4")
+    with tarfile.open(tmp_path / "set.tar") as tar:
+        places = [(member.offset_data, member.size) for member in tar]
+    index = Index("made", str(tmp_path), tuple(Row(Media(str(tmp_path / "set.tar"), "same.mp4", *place)) for place in places))
+    first, second = look(index, tmp_path, 0, 60)
+    assert first is not second
+    assert [found.to_json() for found in look(index, tmp_path, 0, 60)] == [first.to_json(), second.to_json()]
+
+
+def test_a_set_is_known_by_itself_and_in_a_mixture(clips, tmp_path, counted):
+    look(read_sources(str(clips)), tmp_path, 0, 60)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.mp4").write_bytes((clips / "1.mp4").read_bytes())
+    look(read_sources([str(clips), str(other)]), tmp_path, 0, 60)
+    assert counted[7:] == ["x.mp4"]
+
+
+def test_a_table_that_cannot_be_used_names_the_key(clips, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RuntimeError, match=r"Set data\.probes"):
+        look(read_index(clips / "index.jsonl"), tmp_path / "file", 0, 60)

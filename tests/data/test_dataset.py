@@ -1,17 +1,19 @@
 import pickle
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from data.buckets import Bucket
-from data.catalogue import Clips
+from data.clips import Clips
 from data.dataset import ClipMemory, Fault, StandIns, VideoDataset, check_faults
 from data.files.faults import VideoError
 from data.files.media import Media
 from data.files.reader import PyAVReader, read_video
 from data.index import Index, Row
 from data.plan import Draw
-from data.shapes import Fixed
+from data.shapes import Fixed, Native
 from data.transforms import DetailCrop, to_uint8
 
 
@@ -55,15 +57,23 @@ def made(names, segments=None, min_frames=5, **options):
         buckets.append(shape.bucket(count, 8, 8) if count >= min_frames else None)
         if count < min_frames:
             faults.append(Fault(number, name, "too_short", f"{count}"))
-    clips = Clips(Index("made", "/set", tuple(rows)), probes, tuple(buckets), tuple(faults), 8)
+    only = tuple(bucket is not None and probe.times.size == bucket.frames for probe, bucket in zip(probes, buckets, strict=True))
+    clips = Clips(Index("made", "/set", tuple(rows)), probes, tuple(buckets), only, tuple(faults), 8)
     return VideoDataset(clips, MadeReader(), **{"seed": 0, "bad_limit": 1.0, **options})
+
+
+def only(fetched):
+    """The one group of a micro-batch whose clips are all of one shape."""
+    (group,) = fetched.groups
+    return group
 
 
 def test_a_batch_holds_the_files_pixels_and_captions(clips, clips_of):
     looked_at = clips_of(clips / "index.jsonl")
     index, dataset = looked_at.index, VideoDataset(looked_at, PyAVReader(), seed=0)
     fetched = dataset.run([Draw(70, 3), Draw(71, 0)])
-    batch = dataset.batch(fetched)
+    (group,) = fetched.groups
+    batch = dataset.batch(group)
     assert (batch.samples, batch.rows, fetched.faults) == ((70, 71), (3, 0), ())
     assert [captions["short"] for captions in batch.captions] == [("clip 3",), ("clip 0",)]
     assert batch.fps.tolist() == [8.0, 8.0]
@@ -74,63 +84,81 @@ def test_a_batch_holds_the_files_pixels_and_captions(clips, clips_of):
 def test_a_bad_row_is_named_and_replaced_by_seed_and_row_alone():
     names = [f"clip{number}-5" for number in range(20)]
     names[4], names[9] = "bad4-5", "bad9-5"
-    alone = {row: made(names).run([Draw(0, row)]).rows[0] for row in (4, 9)}
+    alone = {row: only(made(names).run([Draw(0, row)])).rows[0] for row in (4, 9)}
     fetched = made(names).run([Draw(100, 9), Draw(101, 3), Draw(102, 4), Draw(103, 9)])
-    assert fetched.rows == (alone[9], 3, alone[4], alone[9])
-    assert not {4, 9} & set(fetched.rows)
+    assert only(fetched).rows == (alone[9], 3, alone[4], alone[9])
+    assert not {4, 9} & set(only(fetched).rows)
     assert {(fault.row, fault.path, fault.kind, fault.detail) for fault in fetched.faults} == {
         (row, f"bad{row}-5", "unreadable", "made to fail") for row in (4, 9)
     }
-    others = {made(names, seed=seed).run([Draw(0, 4)]).rows[0] for seed in range(12)}
+    others = {only(made(names, seed=seed).run([Draw(0, 4)])).rows[0] for seed in range(12)}
     assert len(others) > 3
 
 
 def test_a_bad_row_shows_its_replacements_content_never_zeros():
     dataset = made(["bad0-5", "clip-5"], seed=3)
     fetched = dataset.run([Draw(0, 0)])
-    assert fetched.rows == (1,)
-    assert fetched.content[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert only(fetched).rows == (1,)
+    assert only(fetched).content[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_stand_in_has_the_shape_of_the_row_it_stands_in_for():
     shapes = [Bucket(5, 8, 8)] * 3 + [Bucket(1, 8, 8)] * 4 + [Bucket(9, 16, 8), None]
-    stand_ins = StandIns(shapes, seed=0)
+    stand_ins = StandIns(shapes, [1.0] * 9, seed=0)
     for row in range(7):
-        tried = [other for other, _ in zip(stand_ins.candidates(row), range(30), strict=False)]
+        tried = list(islice(stand_ins.candidates(row), 30))
         assert tried[0] == row
         assert {shapes[other] for other in tried} == {shapes[row]}
         assert len(set(tried)) > 2
 
 
-def test_a_shape_of_one_clip_is_filled_by_any_clip_that_is_long_enough():
-    names = ["bad-5", "still-1", "still-2", "clip-30"]
-    fetched = made(names, min_frames=1).run([Draw(0, 0)])
-    assert fetched.rows == (3,)
-    assert fetched.content.shape == (1, 5, 8, 8, 3)
-    alone = made([*names[:3], "bad-30"], min_frames=1).run([Draw(0, 0)])
-    assert alone.content is None
-    assert {fault.row for fault in alone.faults} == {0, 3}  # the short ones are not at fault
+def test_a_shape_of_one_clip_is_filled_by_a_clip_of_another_in_that_ones_own_shape():
+    dataset = made(["bad-5", "still-1", "still-1"], min_frames=1)
+    fetched = dataset.run([Draw(0, 0), Draw(1, 2)])
+    (group,) = fetched.groups
+    assert group.samples == (0, 1)
+    assert group.rows[0] in (1, 2)
+    assert group.content.shape == (2, 1, 8, 8, 3)
+    both = made(["bad-9", "still-1", "clip-5", "clip-5"], min_frames=1).run([Draw(0, 2), Draw(1, 0), Draw(2, 1)])
+    assert sorted(sample for group in both.groups for sample in group.samples) == [0, 1, 2]
+    assert {group.content.shape[1:3] for group in both.groups} == {(1, 8), (5, 8)}
+
+
+def test_a_row_of_weight_0_stands_in_for_nobody():
+    rows = tuple(Row(Media(f"/set/{name}"), weight=weight) for name, weight in (("hidden-5", 0.0), ("bad-5", 1.0), ("clip-5", 1.0)))
+    whole = made(["hidden-5", "bad-5", "clip-5"]).clips
+    for seed in range(8):
+        dataset = VideoDataset(replace(whole, index=replace(whole.index, rows=rows)), MadeReader(), seed=seed, bad_limit=1.0)
+        assert only(dataset.run([Draw(0, 1)])).rows == (2,)
+
+
+def test_crops_of_clips_that_are_smaller_than_the_crop_are_grouped_by_shape(tmp_path, write_video, numbered_video, clips_of):
+    for number, size in enumerate([(48, 48), (16, 48), (64, 32)]):
+        write_video(tmp_path / f"{number}.mp4", numbered_video(5, *size))
+    dataset = VideoDataset(clips_of(tmp_path, Native(5, 4096, (4, 16, 16))), PyAVReader(), seed=0, crop=DetailCrop(32))
+    shapes = {group.rows: group.content.shape[2:4] for row in range(3) for group in dataset.run([Draw(row, row)]).groups}
+    assert shapes == {(0,): (32, 32), (1,): (16, 32), (2,): (32, 32)}
 
 
 def test_a_segment_shows_its_own_frames_alone():
     segments = {"clip-30": {"start_s": 1.0, "end_s": 2.0}, "tail-30": {"start_s": 3.0}}
     dataset = made(["clip-30", "tail-30"], segments)
-    starts = {int(dataset.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)}
+    starts = {int(only(dataset.run([Draw(sample, 0)])).content[0, 0, 0, 0, 0]) for sample in range(40)}
     assert starts == {8, 9, 10, 11}  # of frames 8 to 15
-    assert {int(dataset.run([Draw(sample, 1)]).content[0, 0, 0, 0, 0]) for sample in range(20)} == {24, 25}
+    assert {int(only(dataset.run([Draw(sample, 1)])).content[0, 0, 0, 0, 0]) for sample in range(20)} == {24, 25}
 
 
 def test_a_row_that_is_given_up_is_not_opened_again():
     dataset = made(["clip-5", "other-5"])
     dataset.give_up(0, "hung", "took longer than 60 s")
     fetched = dataset.run([Draw(0, 0)])
-    assert fetched.rows == (1,)
+    assert only(fetched).rows == (1,)
     assert [(fault.row, fault.kind) for fault in fetched.faults] == [(0, "hung")]
 
 
 def test_nothing_usable_is_reported_not_made_up():
     fetched = made(["bad0-5", "bad1-5"]).run([Draw(0, 0)])
-    assert fetched.content is None
+    assert fetched.groups == ()
     assert {fault.row for fault in fetched.faults} == {0, 1}
 
 
@@ -144,13 +172,13 @@ def test_faults_over_the_limit_end_the_run_with_the_first_ten():
 
 def test_a_longer_file_is_seen_at_many_places_by_sample_number_alone():
     dataset = made(["clip-30"])
-    starts = [int(dataset.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)]
+    starts = [int(only(dataset.run([Draw(sample, 0)])).content[0, 0, 0, 0, 0]) for sample in range(40)]
     assert len(set(starts)) > 15
     assert min(starts) >= 0
     assert max(starts) <= 25
-    assert starts == [int(made(["clip-30"]).run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(40)]
+    assert starts == [int(only(made(["clip-30"]).run([Draw(sample, 0)])).content[0, 0, 0, 0, 0]) for sample in range(40)]
     middle = made(["clip-30"], seed=None)
-    assert {int(middle.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(5)} == {13}
+    assert {int(only(middle.run([Draw(sample, 0)])).content[0, 0, 0, 0, 0]) for sample in range(5)} == {13}
 
 
 @pytest.mark.parametrize("crop", [None, DetailCrop(16)])
@@ -160,7 +188,7 @@ def test_memory_changes_no_bit_and_decodes_once(clips, clips_of, crop):
     for memory in (0, 3 * 5 * 32 * 32 * 3, 2**20):
         reader = CountingReader()
         dataset = VideoDataset(looked_at, reader, seed=1, crop=crop, memory_bytes=memory)
-        results.append([dataset.run([Draw(epoch * 7 + row, row) for row in range(7)]).content for epoch in range(3)])
+        results.append([only(dataset.run([Draw(epoch * 7 + row, row) for row in range(7)])).content for epoch in range(3)])
         reads.append(len(reader.paths))
     assert reads == [21, 3 + 12, 7]
     for other in results[1:]:
@@ -170,7 +198,7 @@ def test_memory_changes_no_bit_and_decodes_once(clips, clips_of, crop):
 
 def test_memory_does_not_pin_a_longer_file_to_one_place():
     dataset = made(["clip-30"], memory_bytes=2**20)
-    assert len({int(dataset.run([Draw(sample, 0)]).content[0, 0, 0, 0, 0]) for sample in range(20)}) > 5
+    assert len({int(only(dataset.run([Draw(sample, 0)])).content[0, 0, 0, 0, 0]) for sample in range(20)}) > 5
 
 
 def test_memory_is_a_private_copy_of_what_is_put():
@@ -187,7 +215,7 @@ def test_memory_is_a_private_copy_of_what_is_put():
     assert pickle.loads(pickle.dumps(memory)).get(2) is None
 
 
-@pytest.mark.parametrize(("options", "key"), [({"bad_limit": 1.5}, "bad_limit"), ({"crop": DetailCrop(33)}, "crop.size")])
+@pytest.mark.parametrize(("options", "key"), [({"bad_limit": 1.5}, "bad_limit"), ({"bad_limit": -1}, "bad_limit")])
 def test_wrong_settings_name_their_key(clips, clips_of, options, key):
     with pytest.raises(ValueError, match=rf"data\.{key}"):
         VideoDataset(clips_of(clips / "index.jsonl"), PyAVReader(), **{"seed": 0, **options})

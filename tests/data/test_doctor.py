@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.buckets import Bucket
-from data.catalogue import Clips, Found
+from data.clips import Clips, Found
 from data.doctor import Findings, Ledger, check_validation, examine
 from data.doctor_report import each_clip, report
 from data.files.media import Media

@@ -7,7 +7,7 @@ import torch
 
 from data.batch import Batch
 from data.buckets import Bucket
-from data.dataset import Fetched, VideoDataset
+from data.dataset import Fetched, Group, VideoDataset
 from data.files.media import Media
 from data.files.reader import PyAVReader
 from data.index import Index, Row
@@ -165,14 +165,13 @@ class SlowSource:
     def run(self, item, watch=UNWATCHED):
         time.sleep(0.02)
         content = np.full((len(item), 1, 1, 1, 1), os.getsid(0))
-        return Fetched(tuple(draw.sample for draw in item), tuple(draw.row for draw in item), content, ())
+        return Fetched((Group(tuple(draw.sample for draw in item), tuple(draw.row for draw in item), content),))
 
     def give_up(self, token, kind, detail):
         raise AssertionError("nothing hangs here")
 
-    def batch(self, fetched):
-        video = torch.from_numpy(fetched.content)
-        return Batch(fetched.samples, fetched.rows, ({},) * len(fetched.rows), torch.ones(len(fetched.rows)), video=video)
+    def batch(self, group):
+        return Batch(group.samples, group.rows, ({},) * len(group.rows), torch.ones(len(group.rows)), video=torch.from_numpy(group.content))
 
 
 def slow(micro_batch, workers=0):

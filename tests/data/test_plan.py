@@ -121,6 +121,8 @@ def test_one_pass_takes_its_rows_in_order():
         (lambda: EpochPlan([1.0] * 8, [1] * 8, 0, None, 0), r"Set data\.batch_size"),
         (lambda: EpochPlan([1.0] * 8, [1] * 8, None, None, 0), r"Set data\.batch_size or data\.batch_tokens"),
         (lambda: EpochPlan([0.0] * 8, [1] * 8, 1, None, 0), "none of the 8 clips"),
+        (lambda: EpochPlan([1.0, 1e300], [1] * 2, 1, None, 0), r"weight 1e\+300, it must lie between 0 and 10000"),
+        (lambda: EpochPlan([1.0, float("nan")], [1] * 2, 1, None, 0), "weight nan"),
         (lambda: MicroBatches(None, -1, GRID), r"Set data\.micro_tokens"),
         (lambda: MicroBatches(None, None, GRID), r"Set data\.micro_batch or data\.micro_tokens"),
     ],

@@ -75,7 +75,7 @@ def test_every_place_can_be_cropped():
 
 
 def test_wrong_crops_name_the_key():
-    with pytest.raises(ValueError, match=r"data\.crop\.size=33 does not fit into clips of 64x32"):
-        DetailCrop(33).check(64, 32)
+    with pytest.raises(ValueError, match=r"Set data\.crop"):
+        DetailCrop(0)
     with pytest.raises(ValueError, match=r"Set data\.crop"):
         DetailCrop(8, 0)

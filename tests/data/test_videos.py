@@ -157,3 +157,66 @@ def test_the_configs_build(clips, reader, group, crop):
     assert (made.crop is None) == (crop is None)
     (batch, *_), *_ = made.loader(0, None).steps(0, 1)
     assert batch.video.shape[2:] == (5, 32, 32)
+
+
+@pytest.fixture
+def mixture(clips, tmp_path):
+    """Two folders with three of the clips each, one of them in both."""
+    for set_name, numbers in (("a", (0, 1, 2)), ("b", (2, 3, 4))):
+        (tmp_path / set_name).mkdir()
+        for number in numbers:
+            (tmp_path / set_name / f"{set_name}{number}.mp4").write_bytes((clips / f"{number}.mp4").read_bytes())
+    (tmp_path / "b" / "a2.mp4").symlink_to(tmp_path / "a" / "a2.mp4")
+    (tmp_path / "b.jsonl").write_text("".join(f'{{"path": "b/{path.name}"}}\n' for path in sorted((tmp_path / "b").iterdir())))
+    return tmp_path
+
+
+def held(made):
+    return {row.media.path for row in made.validation_index().rows}, {row.media.path for row in made.training_index().rows}
+
+
+def test_what_is_held_out_of_a_mixture_is_in_none_of_its_sets_and_the_same_however_they_are_named(mixture, monkeypatch):
+    monkeypatch.chdir(mixture)
+    typed = [["a", "b.jsonl"], [str(mixture / "a"), str(mixture / "b.jsonl")], [str(mixture / "b.jsonl"), {"path": "a"}]]
+    for count in (1, 2, 3):
+        parts = [held(videos(mixture, train=train, val=None, hold_out=count)) for train in typed]
+        assert parts[0][0]
+        assert not parts[0][0] & parts[0][1]
+        assert parts[0] == parts[1] == parts[2]
+
+
+def test_latents_of_a_mixture_are_the_same_however_its_sets_are_named(mixture, monkeypatch):
+    monkeypatch.chdir(mixture)
+    for train in (["a", "b.jsonl"], [str(mixture / "a"), str(mixture / "b.jsonl")]):
+        videos(mixture, train=train, val=None, latents="latents").loader(0, encoder())
+
+
+def test_validation_clips_that_are_trained_on_are_counted(clips, tmp_path):
+    (tmp_path / "val.jsonl").write_text('{"path": "1.mp4"}\n{"path": "2.mp4"}\n')
+    (tmp_path / "train.jsonl").write_text('{"path": "2.mp4"}\n{"path": "3.mp4"}\n')
+    made = videos(clips, train=str(tmp_path / "train.jsonl"), val=str(tmp_path / "val.jsonl"), root=str(clips))
+    assert made.shared() == 1
+    assert videos(clips, val=None, hold_out=2).shared() == 0
+    assert videos(clips, val=None).shared() == 0  # nobody said that they were others
+
+
+def test_one_bad_file_among_the_validation_clips_is_left_out_and_noted_once(broken_clips):
+    (broken_clips / "1.mp4").write_bytes(b"text")
+    made = videos(broken_clips, val=None, bad_limit=0.5)
+    assert 1 not in {row for batch in made.validation(None) for row in batch.rows}
+    made.loader(0, None)
+    assert sorted((fault.path, fault.kind) for fault in made.faults) == [("1.mp4", "unreadable"), ("2.mp4", "damaged")]
+
+
+def test_bad_files_are_known_even_if_they_end_the_run(broken_clips):
+    (broken_clips / "1.mp4").write_bytes(b"text")
+    made = videos(broken_clips)
+    with pytest.raises(RuntimeError, match="1 of 7 clips cannot be used"):
+        made.loader(0, None)
+    assert [(fault.path, fault.kind) for fault in made.faults] == [("1.mp4", "unreadable")]
+
+
+def test_a_set_without_a_usable_file_says_so(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(RuntimeError, match=r"1 of 1 clips cannot be used.*\n  a\.mp4: empty"):
+        videos(tmp_path, train=str(tmp_path), val=None, bad_limit=1.0).loader(0, None)

@@ -58,12 +58,17 @@ def loader(source, seed=0, workers=0):
     return Loader(source, plan, MicroBatches(2, None, GRID), workers)
 
 
+def latents(dataset, rows):
+    (group,) = dataset.run([Draw(row, row) for row in rows]).groups
+    return dataset.batch(group)
+
+
 @pytest.mark.parametrize("memory_bytes", [0, 2**20])
 def test_every_row_gives_the_latents_of_its_clip(clips, tmp_path, memory_bytes, dataset_of):
     source = dataset_of(clips)
     dataset = LatentDataset(cache(source, tmp_path / "cache"), source.clips, memory_bytes=memory_bytes)
     assert dataset.in_memory == bool(memory_bytes)
-    batch = dataset.batch(dataset.run([Draw(row, row) for row in (6, 0, 3)]))
+    batch = latents(dataset, (6, 0, 3))
     whole = to_float(torch.stack([torch.from_numpy(source.clip(row, 0)) for row in (6, 0, 3)]))
     assert batch.latents.dtype == torch.float32
     assert torch.allclose(batch.latents, encode(whole), atol=1e-6)  # encoded in other batches
@@ -80,7 +85,7 @@ def test_clips_of_many_shapes_are_cached_in_one_folder(tmp_path, write_video, nu
     store = cache(source, tmp_path / "cache")
     dataset = LatentDataset(store, source.clips, memory_bytes=2**20)
     for row, (frames, height, width) in enumerate(sizes):
-        (latent,) = dataset.batch(dataset.run([Draw(0, row)])).latents
+        (latent,) = latents(dataset, (row,)).latents
         assert latent.shape == (3, 1 + (frames - 1) // 4, height // 8, width // 8)
         assert torch.allclose(latent, encode(to_float(torch.from_numpy(source.clip(row, 0)[None])))[0], atol=1e-6)
 
@@ -116,7 +121,8 @@ CHILD = """
 import sys, time; sys.path[:0] = [{root!r}, {tests!r}]
 import test_latents as t
 from data.cache import latents as m
-from data.catalogue import Clips, look
+from data.catalogue import look
+from data.clips import Clips
 from data.index import read_index
 m.PARTS, m.SHARD_ROWS = t.MicroBatches(2, None, t.GRID), 3
 clips = Clips.of(read_index({index!r}), look(read_index({index!r}), None, 0, 60), t.Fixed(5, 32, 32, t.GRID), 8)
@@ -215,8 +221,7 @@ def test_smaller_numbers_on_disk_are_delivered_as_float32(clips, tmp_path, dtype
     source = dataset_of(clips)
     small = LatentDataset(cache(source, tmp_path / "small", dtype=dtype), source.clips, memory_bytes=2**20)
     exact = LatentDataset(cache(source, tmp_path / "exact"), source.clips, memory_bytes=2**20)
-    draws = [Draw(row, row) for row in range(7)]
-    ours, theirs = small.batch(small.run(draws)).content, exact.batch(exact.run(draws)).content
+    ours, theirs = latents(small, range(7)).content, latents(exact, range(7)).content
     assert ours.dtype == torch.float32
     assert 0 < (ours - theirs).abs().max() < tolerance
     with pytest.raises(ValueError, match=r"data\.latent_dtype"):

@@ -253,7 +253,7 @@ def test_a_deep_check_looks_at_every_picture_of_a_folder(tmp_path, maker):
 def test_a_folder_of_pictures_needs_a_rate(tmp_path, maker):
     for number in (1, 2, 10):
         Image.fromarray(maker.grey(number)).save(tmp_path / f"frame_{number}.png")
-    with pytest.raises(ValueError, match="frame rate must be given"):
+    with pytest.raises(VideoError, match=r"timeline.*its row must give their rate"):
         look(tmp_path)
     found = look(tmp_path, fps=12.5)
     assert (found.kind, found.frames, found.fps, found.time_base) == ("pictures", 3, 12.5, Fraction(2, 25))
