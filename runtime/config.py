@@ -76,6 +76,7 @@ def compose(config_name: str, overrides: Sequence[str], complete: Complete | Non
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    overrides = [_quoted(override) for override in overrides]
     for override in overrides:
         key, equals, _ = override.partition("=")
         if override.startswith(("+", "~")) and not set("/.@") & set(key):
@@ -85,7 +86,7 @@ def compose(config_name: str, overrides: Sequence[str], complete: Complete | Non
         try:
             OverridesParser.create().parse_override(override)
         except HydraException:
-            raise ConfigError(f"'{override}' cannot be read. Quote values with spaces, commas or brackets: \"key='a, b'\".") from None
+            raise ConfigError(f"'{override}' cannot be read. Quote values with commas, brackets or quotation marks: \"key='a, b'\".") from None
     try:
         config = _compose(config_name, overrides)
         absent = [key for key, value in flatten(OmegaConf.to_container(config, resolve=False)).items() if value == "???"]
@@ -99,6 +100,18 @@ def compose(config_name: str, overrides: Sequence[str], complete: Complete | Non
         raise ConfigError(_explain(error, config_name, overrides)) from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _quoted(override: str) -> str:
+    """The override as Hydra's grammar takes it, which knows ASCII letters alone: data.train=/home/müller/set-{0..3}.tar is meant as it stands.
+
+    Lists, mappings, choices and what is quoted already are left as they are.
+    """
+    key, _, value = override.partition("=")
+    odd = re.search(r"[^\w./:%@?|*$+ -]|[^\x00-\x7f]", value)  # letters of any alphabet are \w
+    if not odd or value[0] in "[{(" or re.search(r"""[,'"\\]""", value):
+        return override
+    return f"{key}='{value}'"
 
 
 def load_run_config(run_folder: str | Path) -> Config:

@@ -134,3 +134,15 @@ def test_no_config_writes_logs_or_folders_by_hydra():
     for path in CONFIGS.glob("*.yaml"):
         text = Path(path).read_text(encoding="utf-8")
         assert "output_subdir: null" in text or "\n  - train\n" in text, f"{path.name} lacks hydra.output_subdir: null"
+
+
+@pytest.mark.parametrize("path", ["/home/müller/ein Ordner", "日本/x.mp4", "a(1)", "a&b#c", "set-{0000..0003}.tar", "set-*.tar", "C:\\clips"])
+def test_paths_are_taken_as_they_stand(path):
+    assert compose("train", [RUN, "objective=vae", f"data.train={path}"])["data"]["train"] == path
+
+
+def test_lists_and_mappings_are_still_hydras():
+    sets = compose("train", [RUN, "objective=vae", "data.train=[{path: a, weight: 2}, 'b, c']"])["data"]["train"]
+    assert sets == [{"path": "a", "weight": 2}, "b, c"]
+    with pytest.raises(ConfigError, match="quotation marks"):
+        compose("train", [RUN, "objective=vae", "data.train=it's"])

@@ -291,6 +291,16 @@ def test_auto_uses_decord_where_it_may(files):
     assert len(reader.read(media, found, [0, 3])) == 2
 
 
+@pytest.mark.parametrize("cover", [None, (48, 64), (32, 32), (96, 64)])
+def test_a_deep_check_changes_no_bit_of_what_auto_delivers(tmp_path, write_video, cover):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 48, 64, 3)).astype(np.uint8)
+    media = Media.of(write_video(tmp_path / "noise.mp4", noise))
+    found = probe(media, Limits())
+    assert found.odd == ""
+    before, after = (AutoReader().read(media, replace(found, sound=sound), range(9), cover) for sound in (None, True))
+    assert np.array_equal(before, after)
+
+
 def test_auto_works_without_decord(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
     reader = AutoReader()
