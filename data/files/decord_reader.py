@@ -33,7 +33,8 @@ class DecordReader:
         check_unchanged(media, probe)
         height, width = covering(probe.height, probe.width, cover)
         try:
-            video = decord.VideoReader(media.path, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+            asked = (width, height) if (height, width) != (probe.height, probe.width) else (-1, -1)  # -1: as it is, without a filter
+            video = decord.VideoReader(media.path, ctx=decord.cpu(0), width=asked[0], height=asked[1], num_threads=1)
             try:
                 if len(video) != probe.frames:
                     raise VideoError(path, "timeline", f"decord counts {len(video)} frames, its packets are {probe.frames}")
