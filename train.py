@@ -117,7 +117,7 @@ def next_command(config: Config, flow: bool) -> str:
     """What a user would type now: after a VAE, its recipe's model on it, with the same data."""
     if flow:
         return f'python sample.py run={config["run"]} --prompt "..."'
-    typed = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+    typed = {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
     recipe = following_recipe(typed.pop("experiment", ""))
     again = {key: value for key, value in typed.items() if not re.match(r"(run|seed|objective|optim|trainer|data/crop|data\.crop)\b", key)}
     if not recipe and not any(key.startswith("data") for key in again):

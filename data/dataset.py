@@ -51,19 +51,25 @@ class Fetched:
 
 
 class ClipSource(Protocol):
-    """A set of clips: what a Loader draws from. `run` and `give_up` are called in workers too, `batch` in the main process alone.
+    """A set of clips: what a Loader draws from. `run` and `give_up` are called in workers too, `batch` in the main process alone."""
 
-    Attributes:
-        index: its rows.
-        buckets: shape by row; None for a row that gives no clip, which is never drawn.
-        bad_limit: share of the rows that may be unusable.
-        known_faults: rows without a clip that are known before anything is drawn.
-    """
+    @property
+    def index(self) -> Index: ...
 
-    index: Index
-    buckets: Sequence[Bucket | None]
-    bad_limit: float
-    known_faults: tuple[Fault, ...]
+    @property
+    def buckets(self) -> Sequence[Bucket | None]:
+        """Shape by row; None for a row that gives no clip, which is never drawn."""
+        ...
+
+    @property
+    def bad_limit(self) -> float:
+        """The share of the rows that may be unusable."""
+        ...
+
+    @property
+    def known_faults(self) -> tuple[Fault, ...]:
+        """Rows without a clip that are known before anything is drawn."""
+        ...
 
     def run(self, item: Sequence[Draw], watch: Watch) -> Fetched:
         """One micro-batch; its draws are of one shape."""

@@ -86,4 +86,5 @@ def _spread(crop: np.ndarray) -> int:
     The sums are whole numbers below 2**53, which float64 holds exactly in whatever order they are added.
     """
     values = crop.reshape(-1).astype(np.float64)
-    return crop.size * int(values @ values) - int(values.sum()) ** 2
+    squares = np.einsum("i,i->", values, values)  # not values @ values: BLAS would wake threads that a busy machine has no core for
+    return crop.size * int(squares) - int(values.sum()) ** 2

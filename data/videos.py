@@ -160,13 +160,12 @@ class Videos:
     def loader(self, seed: int, encoder: Encoder | None, rank: int = 0, ranks: int = 1) -> Loader:
         """Training batches: latents if an encoder and a folder for them are given (the cache is built first), else videos."""
         clips = self.clips(self.training_index())
-        source: ClipSource
-        workers = self.workers
         if encoder is not None and self.latents is not None:
             source = LatentDataset(self.cache(clips, encoder, rank, ranks), clips, self.bad_limit, self.memory_bytes)
-            workers = 0 if source.in_memory else workers  # a copy within memory is cheaper than a message
+            workers = 0 if source.in_memory else self.workers  # a copy within memory is cheaper than a message
         else:
             source = VideoDataset(clips, self.reader, seed, self.crop, self.bad_limit, self.memory_bytes)
+            workers = self.workers
         return self._noted(Loader(source, self.plan(source, seed), self.micro, workers, self.file_budget_s, rank, ranks))
 
     def validation(self, encoder: Encoder | None) -> list[Batch]:

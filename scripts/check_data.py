@@ -41,7 +41,7 @@ def main(config: Config) -> None:
     out = None if config["out"] is None else made(Path(config["out"]))
     check(config["data"])
     videos: Videos = build(config["data"])
-    train = look_at(videos, config["deep"])
+    train = videos.clips(videos.training_index(), config["deep"])
     plan = videos.plan(train, config["seed"]) if any(bucket is not None for bucket in train.buckets) else None
     findings = examine(train, plan, videos.micro, videos.shape.largest.frames, config["deep"])
     validation = validate(videos, train, config["deep"])
@@ -61,14 +61,6 @@ def made(folder: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"out={folder} cannot be made ({error.strerror}). Set out to another folder.") from None
     return folder
-
-
-def look_at(videos: Videos, deep: bool) -> Clips:
-    clips = videos.clips(videos.training_index(), deep)
-    if videos.crop is not None:
-        for bucket in {bucket for bucket in clips.buckets if bucket is not None}:
-            videos.crop.check(bucket.height, bucket.width)
-    return clips
 
 
 def validate(videos: Videos, train: Clips, deep: bool) -> Validation:
