@@ -1,6 +1,5 @@
 """Every bad file ends in its typed reason and every odd one in its right frames: none crashes, hangs, or fills the memory."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -44,18 +43,10 @@ for line in sys.stdin:
 """
 
 
-def load_maker():
-    spec = importlib.util.spec_from_file_location("bad_files", Path(__file__).with_name("bad_files.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, maker):
     folder = tmp_path_factory.mktemp("bad files")
-    return folder, load_maker().make(folder)
+    return folder, maker.make(folder)
 
 
 @pytest.fixture(scope="module")

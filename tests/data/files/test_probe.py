@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import math
 import os
@@ -22,19 +21,6 @@ from data.files.probe import Probe, deep_check, probe
 from data.files.series import Series
 
 LIMITS = Limits()
-
-
-def load_maker():
-    spec = importlib.util.spec_from_file_location("bad_files", Path(__file__).with_name("bad_files.py"))
-    maker = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = maker  # dataclasses look there
-    spec.loader.exec_module(maker)
-    return maker
-
-
-@pytest.fixture(scope="module")
-def maker():
-    return load_maker()
 
 
 @pytest.fixture(scope="module")

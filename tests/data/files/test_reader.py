@@ -1,5 +1,4 @@
 import gc
-import importlib.util
 import os
 import pickle
 import random
@@ -36,14 +35,6 @@ def torchcodec():
 READERS = [PyAVReader, DecordReader, AutoReader, torchcodec]
 
 
-def load_maker():
-    spec = importlib.util.spec_from_file_location("bad_files", Path(__file__).with_name("bad_files.py"))
-    maker = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = maker  # dataclasses look there
-    spec.loader.exec_module(maker)
-    return maker
-
-
 def look(path):
     """(media, probe), told sound, so that AutoReader takes decord where it may."""
     media = Media.of(path)
@@ -64,9 +55,9 @@ def files(tmp_path_factory, write_video, numbered_video):
 
 
 @pytest.fixture(scope="module")
-def textured(tmp_path_factory):
+def textured(tmp_path_factory, maker):
     """A clean clip of 120 frames, and the same with wrong bytes and with zeros."""
-    maker, folder = load_maker(), tmp_path_factory.mktemp("textured")
+    folder = tmp_path_factory.mktemp("textured")
     clean = maker.write_textured(folder / "clean.mp4", 120, 64, 96)
     return {"clean": clean, "wrong bytes": maker.with_wrong_bytes(clean, 120), "zeros": maker.with_zeros(clean)}
 
@@ -193,9 +184,8 @@ def test_no_damaged_frame_is_delivered(textured, name):
 
 
 @pytest.mark.slow
-def test_damage_costs_the_published_share_of_windows(tmp_path):
+def test_damage_costs_the_published_share_of_windows(tmp_path, maker):
     """300 frames of 256x256 and 200 windows of 33 frames, as in the issue."""
-    maker = load_maker()
     clean = maker.write_textured(tmp_path / "clean.mp4", 300, 256, 256)
     truth, accepted = read_video(clean), {}
     for path in (clean, maker.with_wrong_bytes(clean, 400), maker.with_zeros(clean)):
