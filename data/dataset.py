@@ -223,9 +223,12 @@ class ClipMemory:
     An anonymous mapping: pages cost memory only once they are written, and it needs no room in /dev/shm, which containers keep small.
     Each row has its fixed place, so nothing has to be locked: two workers can only write the same bytes. A spawned worker gets a
     memory of its own.
+
+    Args:
+        buckets: by row; None for one that is not to be kept.
     """
 
-    def __init__(self, buckets: Sequence[Bucket | None], memory_bytes: int) -> None:  # None: this row is not kept
+    def __init__(self, buckets: Sequence[Bucket | None], memory_bytes: int) -> None:
         self._made_of = (buckets, memory_bytes)
         self._shapes = [(0, 0, 0, 3) if bucket is None else (bucket.frames, bucket.height, bucket.width, 3) for bucket in buckets]
         ends = np.cumsum([np.prod(shape) for shape in self._shapes]) if memory_bytes else np.empty(0)

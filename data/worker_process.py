@@ -205,7 +205,7 @@ def settle(main: bool) -> None:
 def _run(job: Job[Any, Any], item: Any, watch: Watch) -> Any:
     try:
         return job.run(item, watch)
-    except Exception as error:
+    except Exception as error:  # whatever a job raises is its caller's to see, in the caller's process
         return Raised(_portable(error), traceback.format_exc())
 
 
@@ -214,7 +214,7 @@ def _portable(error: Exception) -> Exception:
     try:
         if type(pickle.loads(pickle.dumps(error))) is type(error):
             return error
-    except Exception as reason:
+    except Exception as reason:  # an exception's own __init__ or __reduce__ may raise anything here
         return RuntimeError(f"{type(error).__qualname__}: {error} (of another type here: {reason})")
     return RuntimeError(f"{type(error).__qualname__}: {error}")
 

@@ -29,7 +29,7 @@ def torchcodec():
     try:
         return TorchcodecReader()
     except RuntimeError as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # an extra, whose wheels need FFmpeg's libraries: it is not among the packages for development
 
 
 READERS = [PyAVReader, DecordReader, AutoReader, torchcodec]
