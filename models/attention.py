@@ -1,83 +1,105 @@
-"""The one attention: tokens attend within their own segment, by a backend that is chosen and never falls back in silence."""
+"""The one attention: tokens attend within their own segment, by a back end that is chosen and never falls back in silence."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from models.geometry import Layout
+from models.heads import PerHead, QkNorm
+from models.kernels import Batched, Kernel
 from models.layers import linear
 from models.packing import interleave
-from models.rope import rotate_
+from models.segments import Segments
+from models.strips import Strips
 
-# softmax(q k^T) v for (b h l d), (b h m d), (b h m d) -> (b h l d): no mask, and q comes scaled
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Segments:
-    """Consecutive queries and the consecutive keys that they may look at, one pair of lengths per sample."""
-
-    queries: tuple[int, ...]
-    keys: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        assert len(self.queries) == len(self.keys) > 0, "segments need as many query lengths as key lengths"
-
-    @property
-    def uniform(self) -> bool:
-        """Whether the segments form a batch."""
-        return len(set(self.queries)) == 1 and len(set(self.keys)) == 1
-
-    @property
-    def pairs(self) -> int:
-        """Query-key pairs in all."""
-        return sum(q * k for q, k in zip(self.queries, self.keys, strict=True))
+__all__ = [
+    "Context",
+    "CrossAttention",
+    "Fastest",
+    "Fused",
+    "Kernel",
+    "Products",
+    "Segments",
+    "SelfAttention",
+    "attend",
+    "check_heads",
+    "check_kernel",
+]
 
 
-class Fused:
-    """torch's scaled_dot_product_attention; in float32 on a CPU, where its bf16 backward is six times slower."""
+class Fused(Batched):
+    """torch's scaled_dot_product_attention; in float32 on a CPU, where its bf16 backward takes up to four times as long for short sequences."""
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def batch(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As in `Batched`."""
         with torch.autocast(q.device.type, enabled=q.is_cuda and torch.is_autocast_enabled("cuda")):
             return F.scaled_dot_product_attention(q, k, v.to(q.dtype), scale=1.0)
 
+    def check(self, device: torch.device, head_width: int) -> None:
+        """Raises: RuntimeError if a CUDA device would take the unfused form."""
+        if device.type == "cuda":
+            part = torch.empty(1, 1, 128, head_width, device=device, dtype=torch.bfloat16)
+            parameters = torch.backends.cuda.SDPAParams(part, part, part, None, 0.0, False, False)
+            cuda = torch.backends.cuda
+            if not (cuda.can_use_flash_attention(parameters) or cuda.can_use_efficient_attention(parameters)):
+                raise RuntimeError(
+                    f"kernel=fused has no fused attention on {device} for heads of {head_width} in bfloat16. Set heads, or objective/dit/kernel."
+                )
 
-class Products:
+
+class Products(Batched):
     """Two matrix products around a softmax; under autocast the products run in bf16, the softmax's sums in float32.
 
     For sequences so short that the scores stay in cache: at 104 tokens, 4 heads of 32, forward and backward take 0.7 of `Fused` on a CPU
     with bf16 products (10.4 against 14.8 ms for 32 samples). In float32 they take 1.2 of it.
     """
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def batch(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As in `Batched`."""
         return (q @ k.mT).softmax(dim=-1) @ v.to(q.dtype)
 
 
-class Fastest:
-    """`Products` under bf16 autocast on a CPU with at most `short` keys, else `Fused`: a function of device, precision and shape."""
+class Fastest(Batched):
+    """A function of device, precision and shape: `Fused`, but on a CPU `Products` or `Strips` where they win.
 
-    def __init__(self, short: int = 256) -> None:
-        self.short = short
-        self.fused, self.products = Fused(), Products()
+    Args:
+        short: keys up to which two bf16 products win under autocast on a CPU; strips take over above.
+        long: keys from which float32 strips win on a CPU.
+    """
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        small = q.device.type == "cpu" and torch.is_autocast_enabled("cpu") and k.shape[2] <= self.short
-        return (self.products if small else self.fused)(q, k, v)
+    def __init__(self, short: int = 256, long: int = 512) -> None:
+        self.short, self.long = short, long
+        self.fused, self.products, self.strips = Fused(), Products(), Strips()
+
+    def batch(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As in `Batched`."""
+        return self.choice(q, k).batch(q, k, v)
+
+    def choice(self, q: Tensor, k: Tensor) -> Batched:
+        """The back end for q (b h l d) and k (b h m d)."""
+        if q.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.fused
+        if torch.is_autocast_enabled("cpu"):
+            return self.products if k.shape[2] <= self.short else self.strips
+        return self.fused if k.shape[2] < self.long or q.dtype != torch.float32 else self.strips
+
+    def check(self, device: torch.device, head_width: int) -> None:
+        """As in `Fused`."""
+        self.fused.check(device, head_width)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, kernel: Kernel) -> Tensor:
-    """Attention within each segment: q (n h d), k and v (m h d) -> n h d. No mask: a batch where lengths agree, else a loop."""
-    if segments.uniform:
-        samples = len(segments.queries)
-        q, k, v = (part.unflatten(0, (samples, -1)).transpose(1, 2) for part in (q, k, v))  # b h l d
-        return kernel(q, k, v).transpose(1, 2).flatten(0, 1)
-    parts = zip(q.split(segments.queries), k.split(segments.keys), v.split(segments.keys), strict=True)
-    return torch.cat([kernel(*(part.transpose(0, 1)[None] for part in segment))[0].transpose(0, 1) for segment in parts])
+    """Attention within each segment: q (n h d), k and v (m h d) -> n h d, all in the order of the sequence."""
+    if segments.order is None and segments.gather is None:
+        return kernel(q, k, v, segments)
+    segments = segments.to(q.device)
+    if segments.gather is not None:
+        k, v = segments.gather.take(k), segments.gather.take(v)
+    if segments.order is None:
+        return kernel(q, k, v, segments)
+    return segments.order.put(kernel(segments.order.take(q), k, v, segments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,51 +110,6 @@ class Context:
     layout: Layout
 
 
-class _NormTurn(torch.autograd.Function):
-    """gain * x / rms(x), channel pairs turned by a table: in place and with its own backward.
-
-    As separate operations under autograd the same takes 1.6 times as long on a CPU (3.7 against 2.35 ms for 3,328 x 2 x 4 x 32).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, table: Tensor | None) -> Tensor:
-        y = torch.empty_like(x, dtype=torch.float32).copy_(x)  # float32: bf16 angles would smear positions
-        factor = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square_().div_(y.shape[-1]).add_(1e-6).rsqrt_()  # n r h 1
-        y.mul_(factor * gain[:, :, None])
-        ctx.save_for_backward(y if table is None else rotate_(y, table), factor, gain, table)
-        ctx.dtype = x.dtype
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        y, factor, gain, table = ctx.saved_tensors
-        along = (grad * y).sum(dim=-1)  # n r h; turning both changes no product, so y serves as it is
-        out = torch.addcmul(grad, y, (along / (y.shape[-1] * gain.square()))[..., None], value=-1)
-        if table is not None:
-            rotate_(out, table.conj())
-        return out.mul_(factor * gain[:, :, None]).to(ctx.dtype), along.sum(dim=0) / gain, None
-
-
-class Heads(nn.Module):
-    """RMS norm of queries and keys per head, with a learnt gain per head, then the rotation.
-
-    A gain per head, not per channel: it rides on the norm's own factor, so it costs nothing per token, and the sharpness of the scores is
-    what it must be able to change. Its logarithm is learnt, so that it stays positive.
-
-    Args:
-        sizes: initial gain per role: head width ** -0.5 for queries, which the kernels expect scaled, and 1 for keys.
-    """
-
-    def __init__(self, heads: int, *sizes: float) -> None:
-        super().__init__()
-        self.log_gain = nn.Parameter(torch.tensor(sizes).log()[:, None].repeat(1, heads))  # roles h
-
-    def forward(self, x: Tensor, table: Tensor | None) -> Tensor:
-        """Normalise and turn x (n roles h d); float32 out."""
-        return _NormTurn.apply(x, self.log_gain.float().exp(), table)
-
-
 def check_heads(width: int, heads: int) -> int:
     """The width of a head. Raises: ValueError if heads do not divide width."""
     if heads < 1 or width % heads:
@@ -140,36 +117,49 @@ def check_heads(width: int, heads: int) -> int:
     return width // heads
 
 
+def check_kernel(network: nn.Module, device: torch.device | str) -> None:
+    """Assert that the back end of every attention in `network` runs on `device`; for entry points, once, before the first step.
+
+    Raises: RuntimeError that names the back end, what it lacks and the key.
+    """
+    attentions = [part for part in network.modules() if isinstance(part, SelfAttention | CrossAttention)]
+    for kernel, head_width in {(part.kernel, part.head_width) for part in attentions}:
+        kernel.check(torch.device(device), head_width)
+
+
 class SelfAttention(nn.Module):
     """Tokens attend to the tokens of their segment and, if a context is given at construction, to that context too, in one softmax.
 
     Args:
         context: width of the context tokens that are keys and values only; 0 for none.
-        kernel: the backend.
+        kernel: the back end.
         gain: of the output layer's initial weights.
+        qk_norm: of queries and keys; None for a gain per head.
     """
 
-    def __init__(self, width: int, heads: int, kernel: Kernel, context: int = 0, gain: float = 1.0) -> None:
+    def __init__(self, width: int, heads: int, kernel: Kernel, context: int = 0, gain: float = 1.0, qk_norm: QkNorm | None = None) -> None:
         super().__init__()
         self.width, self.head_width, self.kernel = width, check_heads(width, heads), kernel
+        norm = qk_norm or PerHead()
         # no biases: the norm would undo most of them, and summing their bf16 gradients takes a tenth of the layer's time on a CPU
         self.qkv = linear(width, 3 * width, bias=False)
-        self.heads = Heads(heads, self.head_width**-0.5, 1.0)
+        self.heads = norm.heads(heads, self.head_width, (self.head_width**-0.5, 1.0))
         self.context = linear(context, 2 * width, bias=False) if context else None
-        self.context_heads = Heads(heads, 1.0) if context else None
+        self.context_heads = norm.heads(heads, self.head_width, (1.0,)) if context else None
         self.out = linear(width, width, gain=gain)
 
     def forward(self, x: Tensor, segments: Segments, table: Tensor | None, context: Context | None = None) -> Tensor:
-        """Tokens x (n d) -> n d; `segments` counts the tokens of each sample in x alone."""
-        qk, v = self.qkv(x).unflatten(1, (3, -1, self.head_width)).split((2, 1), dim=1)  # n 2 h d, n 1 h d
-        q, k = self.heads(qk, table).unbind(1)
-        v = v[:, 0]
+        """Tokens x (n d) -> n d.
+
+        Args:
+            segments: who looks at whom; with a context, over keys that are interleaved as `context.layout.joint` counts them.
+            table: rope angles, n d/2.
+        """
+        q, k, v = self.heads(self.qkv(x).unflatten(1, (3, -1, self.head_width)), table)
         if self.context is not None and self.context_heads is not None:
             assert context is not None, "this attention was built for a context"
-            keys, values = self.context(context.tokens).unflatten(1, (2, -1, self.head_width)).split((1, 1), dim=1)  # m 1 h d
-            k = interleave(k, self.context_heads(keys, None)[:, 0], context.layout)
-            v = interleave(v, values[:, 0], context.layout)
-            segments = Segments(segments.queries, context.layout.joint)
+            keys, values = self.context_heads(self.context(context.tokens).unflatten(1, (2, -1, self.head_width)), None)  # m h d
+            k, v = interleave(k, keys, context.layout), interleave(v, values, context.layout)
         return self.out(attend(q, k, v, segments, self.kernel).flatten(1))
 
     def flops(self, segments: Segments, context_tokens: int = 0) -> int:
@@ -183,21 +173,22 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Tokens attend to the context of their sample alone; starts silent, as its output layer is zero."""
 
-    def __init__(self, width: int, heads: int, kernel: Kernel, context: int) -> None:
+    def __init__(self, width: int, heads: int, kernel: Kernel, context: int, qk_norm: QkNorm | None = None) -> None:
         super().__init__()
         self.width, self.head_width, self.kernel = width, check_heads(width, heads), kernel
+        norm = qk_norm or PerHead()
         self.queries = linear(width, width, bias=False)
         self.context = linear(context, 2 * width, bias=False)
-        self.query_heads, self.key_heads = Heads(heads, self.head_width**-0.5), Heads(heads, 1.0)
+        self.query_heads = norm.heads(heads, self.head_width, (self.head_width**-0.5,))
+        self.key_heads = norm.heads(heads, self.head_width, (1.0,))
         self.out = linear(width, width, gain=0)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Tokens x (n d) -> n d."""
-        q = self.query_heads(self.queries(x).unflatten(1, (1, -1, self.head_width)), None)[:, 0]  # n h d
-        keys, values = self.context(context.tokens).unflatten(1, (2, -1, self.head_width)).split((1, 1), dim=1)  # m 1 h d
-        k = self.key_heads(keys, None)[:, 0]
+        (q,) = self.query_heads(self.queries(x).unflatten(1, (1, -1, self.head_width)), None)  # n h d
+        k, v = self.key_heads(self.context(context.tokens).unflatten(1, (2, -1, self.head_width)), None)  # m h d
         segments = Segments(context.layout.tokens, context.layout.text)
-        return self.out(attend(q, k, values[:, 0], segments, self.kernel).flatten(1))
+        return self.out(attend(q, k, v, segments, self.kernel).flatten(1))
 
     def flops(self, segments: Segments) -> int:
         """Forward FLOP."""

@@ -1,139 +1,52 @@
-"""Transformer blocks and the ways in which text enters them; a block is the identity at the start (adaLN-zero)."""
+"""Transformer blocks; with the modulation at zero, as it starts, a block is the identity but for what it reads in cross attention."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.attention import Context, CrossAttention, Kernel, Segments, SelfAttention
+from models.attention import Context, CrossAttention, Kernel, Segments, SelfAttention, attend, check_heads
 from models.geometry import Layout
-from models.layers import MLP, gated_sum, linear, modulated_norm
-from models.packing import Groups, interleave, video_part
-
-
-def linear_flops(part: nn.Module, rows: int) -> int:
-    """Forward FLOP of the linear layers inside `part` for `rows` rows."""
-    return 2 * rows * sum(layer.weight.numel() for layer in part.modules() if isinstance(layer, nn.Linear))
-
-
-class Modulation(Protocol):
-    """How conditions (r d) become the shifts, scales and gates of each block: a part that blocks share and one of their own."""
-
-    def shared(self, width: int, parts: int) -> nn.Module:
-        """Applied once a forward to the conditions (r d)."""
-        ...
-
-    def own(self, width: int, parts: int) -> nn.Module:
-        """Applied in each block to what `shared` made; returns r (parts d), zero at the start."""
-        ...
-
-
-class PerBlock:
-    """adaLN-zero with a linear layer in each block (Peebles and Xie 2023): costs half as many parameters again, hardly any FLOP."""
-
-    def shared(self, width: int, parts: int) -> nn.Module:
-        """Nothing is shared."""
-        return nn.Identity()
-
-    def own(self, width: int, parts: int) -> nn.Module:
-        """A linear layer."""
-        return linear(width, parts * width, gain=0)
-
-
-class Table(nn.Module):
-    """Adds a learnt row to every row."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.row = nn.Parameter(torch.zeros(width))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """r k -> r k."""
-        return rows + self.row
-
-
-class Shared:
-    """adaLN-single (Chen et al. 2023, PixArt-alpha): one linear layer for all blocks and a learnt row for each; the choice for wide models."""
-
-    def shared(self, width: int, parts: int) -> nn.Module:
-        """The linear layer."""
-        return linear(width, parts * width, gain=0)
-
-    def own(self, width: int, parts: int) -> nn.Module:
-        """The learnt row."""
-        return Table(parts * width)
+from models.heads import QkNorm
+from models.layers import FeedForward, Norm, gated_sum, linear, linear_flops, modulated_norm
+from models.modulation import Modulation
+from models.packing import Groups, interleave
+from models.patterns import Pattern
+from models.recompute import Recompute
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every block of one forward pass is told about its tokens.
+    """What a block is told about its tokens in one forward pass.
 
     Args:
-        conditions: r k, one row per latent frame (and per text, where text is part of the sequence).
+        conditions: r k, one row per latent frame (and per sample, where tokens without flow time are part of the sequence).
         groups: which tokens stand under which row.
-        segments: tokens of each sample.
         table: rope angles of the tokens, n d/2.
+        layout: of the attention; its text counts what stands there beside the video.
+        segments: who attends to whom, in this block.
         context: text beside the sequence, where it is not part of it.
+        still: groups of the tokens without flow time, where they are a stream of their own.
     """
 
     conditions: Tensor
     groups: Groups
-    segments: Segments
     table: Tensor
+    layout: Layout
+    segments: Segments
     context: Context | None = None
+    still: Groups | None = None
 
 
-class Block(nn.Module):
-    """Self-attention, then an MLP, each on a modulated norm and behind a gate.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a block's FLOP depend on, as in `Setting`: also rows of conditions, tokens of the sequence, and which of them look at which text."""
 
-    Args:
-        context: width of text tokens that serve as further keys; 0 for none.
-    """
-
-    def __init__(self, width: int, heads: int, hidden: int, modulation: Modulation, kernel: Kernel, context: int = 0) -> None:
-        super().__init__()
-        self.modulation = modulation.own(width, 6)
-        self.attention = SelfAttention(width, heads, kernel, context)
-        self.mlp = MLP(width, hidden)
-
-    def forward(self, x: Tensor, setting: Setting) -> Tensor:
-        """Tokens x (n d) -> n d."""
-        groups = setting.groups
-        rows = groups.spread(self.modulation(setting.conditions)).to(x.dtype).unflatten(1, (6, 1, -1))  # g 6 1 d
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.unbind(1)
-        x = gated_sum(x, gate, self.attention(modulated_norm(x, shift, scale, groups), setting.segments, setting.table, setting.context), groups)
-        x = self.look(x, setting)
-        return gated_sum(x, mlp_gate, self.mlp(modulated_norm(x, mlp_shift, mlp_scale, groups)), groups)
-
-    def flops(self, rows: int, segments: Segments, layout: Layout) -> int:
-        """Forward FLOP for tokens as in `segments`, under `rows` conditions."""
-        context_tokens = sum(layout.text) if self.attention.context is not None else 0
-        keys = layout.joint if self.attention.context is not None else segments.keys
-        attention = self.attention.flops(Segments(segments.queries, keys), context_tokens)
-        return linear_flops(self.modulation, rows) + attention + self.mlp.flops(sum(segments.queries))
-
-    def look(self, x: Tensor, setting: Setting) -> Tensor:
-        """What stands between attention and MLP: nothing here."""
-        return x
-
-
-class CrossBlock(Block):
-    """A block that looks at the text between its self-attention and its MLP (Wan, PixArt); that part has no gate and starts silent."""
-
-    def __init__(self, width: int, heads: int, hidden: int, modulation: Modulation, kernel: Kernel, context: int) -> None:
-        super().__init__(width, heads, hidden, modulation, kernel)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.cross = CrossAttention(width, heads, kernel, context)
-
-    def look(self, x: Tensor, setting: Setting) -> Tensor:
-        """x plus what its sample's text says."""
-        assert setting.context is not None, "cross attention needs a context"
-        return x + self.cross(self.norm(x), setting.context).to(x.dtype)
-
-    def flops(self, rows: int, segments: Segments, layout: Layout) -> int:
-        """Forward FLOP."""
-        return super().flops(rows, segments, layout) + self.cross.flops(Segments(layout.tokens, layout.text))
+    segments: Segments
+    layout: Layout
+    rows: int
+    tokens: int
+    cross: Segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,101 +58,153 @@ class Stack:
     heads: int
     hidden: int
     modulation: Modulation
+    mlp: FeedForward
+    pattern: Pattern
     kernel: Kernel
+    qk_norm: QkNorm
+    recompute: Recompute
+    registers: int
 
 
-class Trunk(nn.Module):
-    """Blocks over video tokens, with text as context beside them.
+class Block(nn.Module):
+    """Self-attention, then an MLP, each on a modulated norm and behind a gate.
 
     Args:
-        blocks: applied in turn.
-        shared: the part of the modulation that blocks share.
+        context: width of text tokens that serve as further keys; 0 for none.
     """
 
-    def __init__(self, blocks: list[Block], shared: nn.Module) -> None:
+    def __init__(self, stack: Stack, context: int = 0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.shared = shared
+        self.modulation = stack.modulation.own(stack.width, 6)
+        self.attention = SelfAttention(stack.width, stack.heads, stack.kernel, context, qk_norm=stack.qk_norm)
+        self.mlp = stack.mlp.build(stack.width, stack.hidden)
 
-    def forward(self, video: Tensor, text: Tensor, frames: Tensor, prompts: Tensor, layout: Layout, table: Tensor) -> Tensor:
-        """Video tokens (n d) to n d.
+    def forward(self, x: Tensor, setting: Setting) -> Tensor:
+        """Tokens x (n d) -> n d."""
+        groups = setting.groups
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = spread(self.modulation(setting.conditions), groups, x)
+        x = gated_sum(x, gate, self.attention(modulated_norm(x, shift, scale, groups), setting.segments, setting.table, setting.context), groups)
+        x = self.look(x, setting)
+        return gated_sum(x, mlp_gate, self.mlp(modulated_norm(x, mlp_shift, mlp_scale, groups)), groups)
 
-        Args:
-            text: m d.
-            frames, prompts: conditions per latent frame (F d) and per sample's text (b d).
-            table: rope angles of the video tokens.
-        """
-        groups = Groups.video(layout, video.device)
-        setting = Setting(self.shared(frames), groups, Segments(layout.tokens, layout.tokens), table, Context(text, layout))
-        for block in self.blocks:
-            video = block(video, setting)
-        return video
+    def look(self, x: Tensor, setting: Setting) -> Tensor:
+        """What stands between attention and MLP: nothing here."""
+        return x
 
-    def flops(self, layout: Layout) -> int:
+    def flops(self, work: Work) -> int:
         """Forward FLOP."""
-        return self._flops(sum(layout.frames), layout.tokens, layout)
-
-    def _flops(self, rows: int, tokens: tuple[int, ...], layout: Layout) -> int:
-        segments, total = Segments(tokens, tokens), linear_flops(self.shared, rows)
-        for block in self.blocks:
-            assert isinstance(block, Block), "a trunk is made of blocks"
-            total += block.flops(rows, segments, layout)
-        return total
+        attention = self.attention.flops(work.segments, sum(work.layout.text) if self.attention.context is not None else 0)
+        return linear_flops(self.modulation, work.rows) + attention + self.mlp.flops(work.tokens)
 
 
-class JointTrunk(Trunk):
-    """Blocks over one sequence of video and text, text under conditions of its own."""
+class CrossBlock(Block):
+    """A block that looks at the text between its self-attention and its MLP (Wan, PixArt); that part has no gate and starts silent."""
 
-    def forward(self, video: Tensor, text: Tensor, frames: Tensor, prompts: Tensor, layout: Layout, table: Tensor) -> Tensor:
-        """As in `Trunk`; text tokens are not turned and know no flow time."""
-        groups = Groups.joint(layout, video.device)
-        still = torch.ones_like(table[:1]).expand(len(text), -1)
-        conditions = self.shared(torch.cat([frames, prompts]))
-        segments = Segments(layout.joint, layout.joint)
-        setting = Setting(conditions, groups, segments, interleave(table, still, layout))
-        x = interleave(video, text.to(video.dtype), layout)
-        for block in self.blocks:
-            x = block(x, setting)
-        return video_part(x, layout)
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
+        self.norm = Norm(stack.width)
+        self.cross = CrossAttention(stack.width, stack.heads, stack.kernel, stack.width, stack.qk_norm)
 
-    def flops(self, layout: Layout) -> int:
+    def look(self, x: Tensor, setting: Setting) -> Tensor:
+        """x plus what its sample's text says."""
+        assert setting.context is not None, "cross attention needs a context"
+        return x + self.cross(self.norm(x), setting.context).to(x.dtype)
+
+    def flops(self, work: Work) -> int:
         """Forward FLOP."""
-        return self._flops(sum(layout.frames) + len(layout.grids), layout.joint, layout)
+        return super().flops(work) + self.cross.flops(work.cross)
 
 
-class Mixing(Protocol):
-    """How text and video meet: builds the trunk in which they do."""
-
-    def trunk(self, stack: Stack) -> Trunk:
-        """The blocks and what feeds them."""
-        ...
+def spread(rows: Tensor, groups: Groups, x: Tensor) -> tuple[Tensor, ...]:
+    """Rows of modulation (r 6d) as six tensors (g 1 d) for groups of tokens, in the precision of the stream x."""
+    return groups.spread(rows).to(x.dtype).unflatten(1, (6, 1, -1)).unbind(1)
 
 
-class Joint:
-    """One sequence of video and text, all layers shared (single stream): text is transformed along with the video."""
+def apart(sequence: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The inverse of `interleave`: video tokens (n ...) and text tokens (m ...) of all samples."""
+    if layout.uniform:
+        parts = sequence.unflatten(0, (len(layout.grids), -1)).split((layout.tokens[0], layout.text[0]), dim=1)  # b l ...
+        return parts[0].flatten(0, 1), parts[1].flatten(0, 1)
+    parts = sequence.split([length for pair in zip(layout.tokens, layout.text, strict=True) for length in pair])
+    return torch.cat(parts[0::2]), torch.cat(parts[1::2])
 
-    def trunk(self, stack: Stack) -> Trunk:
-        """The blocks and what feeds them."""
-        blocks = [Block(stack.width, stack.heads, stack.hidden, stack.modulation, stack.kernel) for _ in range(stack.depth)]
-        return JointTrunk(blocks, stack.modulation.shared(stack.width, 6))
+
+class Stream(nn.Module):
+    """The layers of one of two streams that meet in the attention alone."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.modulation = stack.modulation.own(stack.width, 6)
+        self.attention = SelfAttention(stack.width, stack.heads, stack.kernel, qk_norm=stack.qk_norm)
+        self.mlp = stack.mlp.build(stack.width, stack.hidden)
+
+    def project(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, ...]:
+        """Tokens (n d) to queries, keys and values (n h d)."""
+        return self.attention.heads(self.attention.qkv(x).unflatten(1, (3, -1, self.attention.head_width)), table)
+
+    def close(self, x: Tensor, attended: Tensor, rows: tuple[Tensor, ...], groups: Groups) -> Tensor:
+        """Tokens (n d) with what they attended to (n d), through the MLP."""
+        _, _, gate, shift, scale, mlp_gate = rows
+        x = gated_sum(x, gate, self.attention.out(attended), groups)
+        return gated_sum(x, mlp_gate, self.mlp(modulated_norm(x, shift, scale, groups)), groups)
+
+    def flops(self, rows: int, tokens: int) -> int:
+        """Forward FLOP of all but the attention's products."""
+        return linear_flops(self, tokens) - linear_flops(self.modulation, tokens) + linear_flops(self.modulation, rows)
 
 
-class Prefix:
-    """Text as further keys and values of the self-attention, in the same softmax; its tokens stay what the text encoder made of them.
+class LastText(nn.Module):
+    """The last block's stream of text: it is looked at and goes no further."""
 
-    A fifth fewer FLOP than `Joint` at 80 video and 24 text tokens.
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.modulation = stack.modulation.own(stack.width, 6)
+        self.head_width = check_heads(stack.width, stack.heads)
+        self.qkv = linear(stack.width, 3 * stack.width, bias=False)
+        self.heads = stack.qk_norm.heads(stack.heads, self.head_width, (self.head_width**-0.5, 1.0))
+
+    def project(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, ...]:
+        """As in `Stream`."""
+        return self.heads(self.qkv(x).unflatten(1, (3, -1, self.head_width)), table)
+
+    def close(self, x: Tensor, attended: Tensor, rows: tuple[Tensor, ...], groups: Groups) -> Tensor:
+        """The tokens as they came: nothing reads them."""
+        return x
+
+    def flops(self, rows: int, tokens: int) -> int:
+        """As in `Stream`."""
+        return linear_flops(self.qkv, tokens) + linear_flops(self.modulation, rows)
+
+
+class DoubleBlock(nn.Module):
+    """Video and text with layers of their own that meet in one softmax (Esser et al. 2024, MM-DiT).
+
+    Args:
+        last: whether nothing reads the text afterwards, so that its output layer and MLP are left out.
     """
 
-    def trunk(self, stack: Stack) -> Trunk:
-        """The blocks and what feeds them."""
-        size = (stack.width, stack.heads, stack.hidden, stack.modulation, stack.kernel)
-        return Trunk([Block(*size, context=stack.width) for _ in range(stack.depth)], stack.modulation.shared(stack.width, 6))
+    def __init__(self, stack: Stack, last: bool) -> None:
+        super().__init__()
+        self.video = Stream(stack)
+        self.text = LastText(stack) if last else Stream(stack)
 
+    def forward(self, x: Tensor, setting: Setting) -> Tensor:
+        """Video tokens, then text tokens (n + m d), to the same."""
+        layout, groups, still = setting.layout, setting.groups, setting.still
+        assert still is not None, "two streams need groups for each"
+        frames = sum(layout.frames)
+        video, text = x.split((sum(layout.tokens), sum(layout.text)))
+        rows = spread(self.video.modulation(setting.conditions[:frames]), groups, x)
+        text_rows = spread(self.text.modulation(setting.conditions[frames:]), still, x)
+        ours = self.video.project(modulated_norm(video, rows[0], rows[1], groups), setting.table)
+        theirs = self.text.project(modulated_norm(text, text_rows[0], text_rows[1], still), None)
+        q, k, v = (interleave(*pair, layout) for pair in zip(ours, theirs, strict=True))
+        attended = attend(q, k, v, setting.segments, self.video.attention.kernel).flatten(1)
+        seen, read = apart(attended, layout)
+        return torch.cat([self.video.close(video, seen, rows, groups), self.text.close(text, read, text_rows, still)])
 
-class Cross:
-    """A cross-attention of its own between self-attention and MLP."""
-
-    def trunk(self, stack: Stack) -> Trunk:
-        """The blocks and what feeds them."""
-        size = (stack.width, stack.heads, stack.hidden, stack.modulation, stack.kernel)
-        return Trunk([CrossBlock(*size, context=stack.width) for _ in range(stack.depth)], stack.modulation.shared(stack.width, 6))
+    def flops(self, work: Work) -> int:
+        """Forward FLOP."""
+        layout = work.layout
+        sides = self.video.flops(sum(layout.frames), sum(layout.tokens)) + self.text.flops(len(layout.grids), sum(layout.text))
+        return sides + 4 * work.segments.pairs * self.video.attention.width

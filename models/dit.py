@@ -7,11 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Fastest, Kernel, check_heads
-from models.blocks import Joint, Mixing, Modulation, PerBlock, Stack, linear_flops
+from models.blocks import Stack
 from models.geometry import Grid, Layout, token_grid
-from models.layers import TimeEmbedding, linear, modulated_norm
-from models.packing import Groups, patchify, unpatchify
+from models.heads import PerHead, QkNorm
+from models.layers import FeedForward, Gelu, TimeEmbedding, linear, linear_flops, modulated_norm
+from models.mixing import Joint, Mixing, groups_of
+from models.modulation import Modulation, PerBlock
+from models.packing import patchify, unpatchify
+from models.patterns import Full, Pattern
+from models.recompute import Keep, Recompute
 from models.rope import Rope, default_axes
+from models.rope_scaling import RopeScaling
 from models.text import Text
 
 
@@ -33,7 +39,13 @@ class DiT(nn.Module):
         stride_t: pixel frames per latent frame of the VAE.
         mixing: how text and video meet.
         modulation: how flow time and pooled text steer the blocks.
-        kernel: the attention backend.
+        mlp: which MLP the blocks have, at equal parameters.
+        pattern: which tokens may look at which.
+        kernel: the attention back end.
+        qk_norm: of queries and keys.
+        recompute: which activations are kept for the backward pass.
+        rope: for longer and larger than trained; `rescale` changes it in a network that is built.
+        registers: learnt tokens that every sample's video can look at.
     """
 
     def __init__(
@@ -50,24 +62,52 @@ class DiT(nn.Module):
         stride_t: int = 4,
         mixing: Mixing | None = None,
         modulation: Modulation | None = None,
+        mlp: FeedForward | None = None,
+        pattern: Pattern | None = None,
         kernel: Kernel | None = None,
+        qk_norm: QkNorm | None = None,
+        recompute: Recompute | None = None,
+        rope: RopeScaling | None = None,
+        registers: int = 0,
     ) -> None:
         super().__init__()
         head_width = check_heads(width, heads)
+        if registers < 0:
+            raise ValueError(f"registers={registers} must be 0 (none) or more. Set registers.")
         if len(patch) != 3 or patch[0] != 1 or min(patch) < 1:
             raise ValueError(f"patch={tuple(patch)} cannot be used: it must be (1, h, w), as flow time is per latent frame. Set patch.")
         self.patch: Grid = (patch[0], patch[1], patch[2])
         self.latent_channels, self.width, self.text_width = latent_channels, width, text_width
-        modulation = modulation or PerBlock()
+        mixing = mixing or Joint()
         values = latent_channels * patch[0] * patch[1] * patch[2]
         self.rope = Rope(head_width, default_axes(head_width) if rope_axes is None else rope_axes, rope_theta, stride_t)
         self.video_in = linear(values, width)
-        self.text_in = linear(text_width, width)
+        self.text_in = linear(text_width, width) if mixing.words else None
         self.pooled_in = linear(text_width, width)
         self.time = TimeEmbedding(width)
-        self.trunk = (mixing or Joint()).trunk(Stack(width, depth, heads, int(mlp_ratio * width), modulation, kernel or Fastest()))
+        stack = Stack(
+            width,
+            depth,
+            heads,
+            int(mlp_ratio * width),
+            modulation or PerBlock(),
+            mlp or Gelu(),
+            pattern or Full(),
+            kernel or Fastest(),
+            qk_norm or PerHead(),
+            recompute or Keep(),
+            registers,
+        )
+        self.trunk = mixing.trunk(stack)
         self.head_modulation = linear(width, 2 * width, gain=0)
         self.head = linear(width, values, gain=0)
+        if rope is not None:
+            self.rescale(rope)
+
+    def rescale(self, rope: RopeScaling) -> None:
+        """Use other rope angles from now on, for videos longer or larger than the network was trained on."""
+        self.rope.scaling = rope
+        self.trunk.sharpen(rope.sharpness)
 
     def forward(self, noisy: Tensor, t: Tensor, text: Text, fps: Tensor) -> Tensor:
         """The velocity of a batch of one shape.
@@ -111,13 +151,13 @@ class DiT(nn.Module):
     def _velocity(self, tokens: Tensor, t: Tensor, text: Text, fps: Tensor, layout: Layout) -> Tensor:
         self._check(t, text, fps, len(layout.grids))
         prompts = self.pooled_in(text.pooled).float()  # b d
-        samples = [sample for sample, frames in enumerate(layout.frames) for _ in range(frames)]
-        frames = self.time(t).float() + prompts[torch.tensor(samples, device=t.device)]  # F d
+        samples = zip(prompts.split(1), layout.frames, strict=True)
+        frames = self.time(t).float() + torch.cat([row.expand(count, -1) for row, count in samples])  # F d
         conditions = F.silu(frames)
-        words = self.text_in(text.tokens).flatten(0, 1)  # m d
+        words = None if self.text_in is None else self.text_in(text.tokens).flatten(0, 1)  # m d
         video = self.video_in(tokens).float()  # n d; the residual stream is float32
         video = self.trunk(video, words, conditions, F.silu(prompts), layout, self.rope.table(layout, fps))
-        groups = Groups.video(layout, t.device)
+        groups = groups_of(layout, "video", t.device)
         shift, scale = groups.spread(self.head_modulation(conditions)).float().unflatten(1, (2, 1, -1)).unbind(1)  # g 1 d
         return self.head(modulated_norm(video, shift, scale, groups)).float()
 
@@ -140,5 +180,5 @@ class DiT(nn.Module):
         """Forward FLOP, 2 per multiply-add, linear layers and attention; backward costs twice as many."""
         frames, samples = sum(layout.frames), len(layout.grids)
         ends = linear_flops(self.video_in, sum(layout.tokens)) + linear_flops(self.head, sum(layout.tokens))
-        words = linear_flops(self.text_in, sum(layout.text)) + linear_flops(self.pooled_in, samples)
+        words = linear_flops(self.pooled_in, samples) + (0 if self.text_in is None else linear_flops(self.text_in, sum(layout.text)))
         return ends + words + self.time.flops(frames) + linear_flops(self.head_modulation, frames) + self.trunk.flops(layout)

@@ -1,5 +1,7 @@
 """The DiT: shapes of any kind in one sequence, one flow time per frame, zero at the start."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,19 +9,33 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.attention import Fused, Products
-from models.blocks import Cross, Joint, PerBlock, Prefix, Shared
 from models.dit import DiT
 from models.geometry import Layout
+from models.layers import SwiGLU
+from models.mixing import Cross, Double, Hybrid, Joint, Pooled, Prefix
+from models.modulation import LowRank, PerBlock, Shared
+from models.patterns import Causal, Factorised, Full, Tiled
 from models.text import Text
 
-MIXINGS = (Joint, Prefix, Cross)
+
+def half() -> Hybrid:
+    return Hybrid(0.5)
+
+
+def low_rank() -> LowRank:
+    return LowRank(4)
+
+
+MIXINGS = (Joint, Prefix, Cross, Double, half, Pooled)
+MODULATIONS = (PerBlock, Shared, low_rank)
+PATTERNS = (Full(), Causal(), Tiled((2, 2, 2)), Factorised())
 TEXT = 6
 
 
-def network(depth: int = 2, mixing=Joint, modulation=PerBlock, kernel=None, width: int = 32, awake: bool = True) -> DiT:
+def network(depth: int = 2, mixing: Any = Joint, modulation: Any = PerBlock, width: int = 32, awake: bool = True, **parts: Any) -> DiT:
     """A tiny DiT; awake: with random numbers where training starts from zeros, so that everything matters."""
     torch.manual_seed(0)
-    dit = DiT(4, width, depth, 2, 16, mixing=mixing(), modulation=modulation(), kernel=kernel)
+    dit = DiT(4, width, depth, 2, 16, mixing=mixing(), modulation=modulation(), **parts)
     if awake:
         for weights in dit.parameters():
             if weights.ndim == 1 or weights.abs().max() == 0:
@@ -48,7 +64,7 @@ def near(a: Tensor, b: Tensor, limit: float) -> bool:
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("modulation", [PerBlock, Shared])
+@pytest.mark.parametrize("modulation", MODULATIONS)
 def test_starts_at_exactly_zero_with_gradients(mixing, modulation):
     dit = network(mixing=mixing, modulation=modulation, awake=False)
     noisy, t, text, fps = batch()
@@ -61,7 +77,7 @@ def test_starts_at_exactly_zero_with_gradients(mixing, modulation):
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("modulation", [PerBlock, Shared])
+@pytest.mark.parametrize("modulation", MODULATIONS)
 def test_every_parameter_learns_within_a_few_steps(mixing, modulation):
     dit = network(mixing=mixing, modulation=modulation, awake=False)
     noisy, t, text, fps = batch()
@@ -76,8 +92,10 @@ def test_every_parameter_learns_within_a_few_steps(mixing, modulation):
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-def test_packed_equals_alone_in_outputs_and_gradients(mixing):
-    dit = network(mixing=mixing)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: type(pattern).__name__)
+@pytest.mark.parametrize("registers", [0, 2])
+def test_packed_equals_alone_in_outputs_and_gradients(mixing, pattern, registers):
+    dit = network(mixing=mixing, pattern=pattern, registers=registers)
     samples = [batch(1, size, seed) for seed, size in enumerate([(3, 4, 6), (1, 5, 3), (2, 4, 6)])]
     text = Text(torch.cat([text.tokens for _, _, text, _ in samples]), torch.cat([text.pooled for _, _, text, _ in samples]))
     t, fps = torch.cat([t[0] for _, t, _, _ in samples]), torch.cat([fps for *_, fps in samples])
@@ -91,8 +109,9 @@ def test_packed_equals_alone_in_outputs_and_gradients(mixing):
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-def test_batched_equals_one_by_one_in_outputs_and_gradients(mixing):
-    dit, inputs = network(mixing=mixing), batch(3)
+@pytest.mark.parametrize("pattern", [Full(), Tiled((2, 2, 2))], ids=lambda pattern: type(pattern).__name__)
+def test_batched_equals_one_by_one_in_outputs_and_gradients(mixing, pattern):
+    dit, inputs = network(mixing=mixing, pattern=pattern, registers=1), batch(3)
     together, apart = dit(*inputs), torch.cat([dit(*row(inputs, i)) for i in range(3)])
     assert near(together, apart, 1e-6)
     weights = torch.randn_like(apart)
@@ -101,12 +120,13 @@ def test_batched_equals_one_by_one_in_outputs_and_gradients(mixing):
 
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_nothing_crosses_from_sample_to_sample(mixing):
-    dit = network(mixing=mixing)
+    dit = network(mixing=mixing, registers=2)
     noisy, t, text, fps = batch()
     tokens, pooled = text.tokens.clone().requires_grad_(), text.pooled.clone().requires_grad_()
     noisy, t = noisy.requires_grad_(), t.requires_grad_()
     out = dit(noisy, t, Text(tokens, pooled), fps)
-    for gradient in torch.autograd.grad(out[0].square().sum(), (noisy, t, tokens, pooled)):
+    parts = (noisy, t, pooled, *([] if mixing is Pooled else [tokens]))
+    for gradient in torch.autograd.grad(out[0].square().sum(), parts):
         assert gradient[1].abs().max() == 0
         assert gradient[0].abs().max() > 0
 
@@ -138,12 +158,12 @@ def test_words_pooled_text_and_frame_rate_all_matter(mixing):
     dit = network(mixing=mixing)
     noisy, t, text, fps = batch()
     out = dit(noisy, t, text, fps)
-    for changed in (
-        dit(noisy, t, Text(text.tokens + torch.randn_like(text.tokens), text.pooled), fps),
-        dit(noisy, t, Text(text.tokens, text.pooled + 1), fps),
-        dit(noisy, t, text, fps * 2),
-    ):
-        assert (out - changed).abs().mean() > 1e-3 * out.abs().mean()
+    other_words = dit(noisy, t, Text(text.tokens + torch.randn_like(text.tokens), text.pooled), fps)
+    for changed in (other_words, dit(noisy, t, Text(text.tokens, text.pooled + 1), fps), dit(noisy, t, text, fps * 2)):
+        if changed is other_words and mixing is Pooled:
+            assert torch.equal(out, changed), "pooled text alone"
+        else:
+            assert (out - changed).abs().mean() > 1e-3 * out.abs().mean()
 
 
 def test_scores_do_not_know_where_the_clip_is_but_frames_know_their_order():
@@ -160,9 +180,12 @@ def test_odd_sizes_are_accepted(size):
     assert network()(*inputs).shape == (2, 4, *size)
 
 
-@pytest.mark.parametrize("kernel", [Fused(), Products()])
-def test_bf16_autocast_stays_near_float32(kernel):
-    dit, inputs = network(kernel=kernel, width=64), batch(4)
+@pytest.mark.parametrize(
+    ("mixing", "kernel", "parts"),
+    [*((mixing, Fused(), {"registers": 2}) for mixing in MIXINGS), (Joint, Products(), {}), (Joint, Fused(), {"mlp": SwiGLU()})],
+)
+def test_bf16_autocast_stays_near_float32(mixing, kernel, parts):
+    dit, inputs = network(mixing=mixing, kernel=kernel, width=64, **parts), batch(4)
     weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
     truth = dit(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
@@ -174,17 +197,20 @@ def test_bf16_autocast_stays_near_float32(kernel):
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("modulation", [PerBlock, Shared])
-def test_flops_agree_with_the_counter(mixing, modulation):
-    dit, inputs = network(mixing=mixing, modulation=modulation, kernel=Fused()), batch(3)
+@pytest.mark.parametrize("modulation", MODULATIONS)
+@pytest.mark.parametrize("registers", [0, 2])
+def test_flops_agree_with_the_counter(mixing, modulation, registers):
+    dit, inputs = network(mixing=mixing, modulation=modulation, kernel=Fused(), registers=registers), batch(3)
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
         dit(*inputs)
     assert dit.flops(Layout.batch(3, (3, 2, 3), TEXT)) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_packed_flops_agree_with_the_counter():
-    dit = network(kernel=Fused())
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: type(pattern).__name__)
+def test_packed_flops_agree_with_the_counter(mixing, pattern):
+    dit = network(mixing=mixing, pattern=pattern, kernel=Fused())
     a, b = batch(1, (3, 4, 6)), batch(1, (1, 5, 3))
     text = Text(torch.cat([a[2].tokens, b[2].tokens]), torch.cat([a[2].pooled, b[2].pooled]))
     counter = FlopCounterMode(display=False)
@@ -239,6 +265,12 @@ def test_bad_input_names_both_numbers_and_the_key():
         (r"width=32 .*heads=3", lambda: DiT(4, 32, 1, 3, 16)),
         (r"sum to 12, but a head has 16 channels", lambda: DiT(4, 32, 1, 2, 16, rope_axes=(4, 4, 4))),
         (r"patch=\(2, 2, 2\).*must be \(1, h, w\)", lambda: DiT(4, 32, 1, 2, 16, patch=(2, 2, 2))),
+        (r"registers=-1 must be 0", lambda: DiT(4, 32, 1, 2, 16, registers=-1)),
+        (r"rank=32 is not below the width=32.*modulation.rank", lambda: DiT(4, 32, 1, 2, 16, modulation=LowRank(32))),
+        (r"rank=0 leaves no update.*modulation.rank", lambda: LowRank(0)),
+        (r"double_blocks=3 must lie between 0 and depth=2.*mixing.double_blocks", lambda: DiT(4, 32, 2, 2, 16, mixing=Double(3))),
+        (r"share=1\.5 of double blocks.*mixing.share", lambda: Hybrid(1.5)),
+        (r"multiple=0 .*mlp.multiple", lambda: SwiGLU(0)),
     ):
         with pytest.raises(ValueError, match=match):
             call()

@@ -5,9 +5,10 @@ import torch
 import yaml
 
 from models.attention import Fused
-from models.blocks import Cross, Joint, PerBlock, Prefix
 from models.dit import DiT
 from models.labels import ClassLabels
+from models.mixing import Cross, Joint, Prefix
+from models.modulation import PerBlock
 from models.text import Text
 from runtime.config import CONFIGS
 

@@ -20,6 +20,20 @@ def test_modulation_follows_the_group_of_each_token():
         assert torch.allclose(summed[token], x[token] + gate[row, 0] * update[token], atol=1e-6)
 
 
+def test_modulation_has_the_gradients_of_its_definition():
+    random = torch.Generator().manual_seed(0)
+    x, weights = (torch.randn(12, 8, generator=random, dtype=torch.float64) for _ in range(2))
+    shift, scale = (torch.randn(3, 1, 8, generator=random, dtype=torch.float64) for _ in range(2))
+    parts, twins = ([part.clone().requires_grad_() for part in (x, shift, scale)] for _ in range(2))
+    (modulated_norm(*parts, Groups(4, None)) * weights).sum().backward()
+    normed = F.layer_norm(twins[0], (8,), eps=1e-6).unflatten(0, (3, 4))
+    ((normed * (1 + twins[2]) + twins[1]).flatten(0, 1) * weights).sum().backward()
+    for ours, truth in zip(parts, twins, strict=True):
+        assert ours.grad is not None
+        assert truth.grad is not None
+        assert torch.allclose(ours.grad, truth.grad, rtol=1e-10, atol=1e-12)
+
+
 def test_gated_sum_keeps_the_precision_of_the_stream():
     x = torch.full((4, 8), 1 + 2**-12)
     out = gated_sum(x, torch.zeros(1, 1, 8), torch.ones(4, 8, dtype=torch.bfloat16), Groups(4, None))
