@@ -29,10 +29,11 @@ class StackedMuon(torch.optim.Muon):
                 wide = torch.stack([direction if p.shape[0] <= p.shape[1] else direction.T for p, direction in pairs])  # k rows columns
                 for (p, _), update in zip(pairs, self._orthogonal(wide, group), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update if p.shape[0] <= p.shape[1] else update.T, alpha=-group["lr"] * _ratio(group["adjust_lr_fn"], p))
+                    p.add_(update if p.shape[0] <= p.shape[1] else update.T, alpha=-group["lr"] * ratio(group["adjust_lr_fn"], *p.shape))
 
     def _momentum(self, p: Tensor, group: dict) -> Tensor:
         """The direction of a matrix before it is made orthogonal."""
+        assert p.grad is not None, "asked only for matrices that have a gradient"
         buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p, memory_format=torch.preserve_format))
         buffer.lerp_(p.grad, 1 - group["momentum"])
         return p.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
@@ -49,7 +50,6 @@ class StackedMuon(torch.optim.Muon):
         return x
 
 
-def _ratio(adjust: str | None, p: Tensor) -> float:
+def ratio(adjust: str | None, rows: int, columns: int) -> float:
     """What a matrix's rate is multiplied by; see `training.optim.Muon`."""
-    rows, columns = p.shape
     return 0.2 * math.sqrt(max(rows, columns)) if adjust == "match_rms_adamw" else math.sqrt(max(1, rows / columns))

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol
+from functools import partial
+from math import sqrt
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from runtime.checkpoint import CheckpointError
-from training.muon import StackedMuon
+from training.muon import StackedMuon, ratio
+from training.width import Reach, Unscaled, WidthScaling
 
 
 class Optimizers:
@@ -91,6 +94,11 @@ class Optimizers:
 class Recipe(Protocol):
     """Makes the optimisers of a run."""
 
+    @property
+    def width_scaling(self) -> WidthScaling:
+        """What width does to the rates; its `prepare` is called with the fresh networks first."""
+        ...
+
     def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers: ...
 
 
@@ -102,21 +110,22 @@ class AdamW:
         betas: decay of the two moments.
         weight_decay: on weights of two or more dimensions.
         eps: added to the root of the second moment.
+        width_scaling: what width does to the rates; None: nothing.
     """
 
-    def __init__(self, lr: float, betas: tuple[float, float], weight_decay: float, eps: float) -> None:
+    def __init__(self, lr: float, betas: tuple[float, float], weight_decay: float, eps: float, width_scaling: WidthScaling | None = None) -> None:
         self.lr, self.betas, self.weight_decay, self.eps = lr, betas, weight_decay, eps
+        self.width_scaling = width_scaling or Unscaled()
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers:
-        return Optimizers({"adamw": self.over([p for n in networks.values() for p in n.parameters() if p.requires_grad])}, networks)
+        every = [p for n in networks.values() for p in n.parameters() if p.requires_grad]
+        return Optimizers({"adamw": self.over(every, self.width_scaling)}, networks)
 
-    def over(self, parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
-        """An AdamW over some parameters, matrices and the rest in two groups."""
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=self.betas, eps=self.eps)
+    def over(self, parameters: Sequence[nn.Parameter], scaling: WidthScaling) -> torch.optim.AdamW:
+        """An AdamW over some parameters: matrices in groups of one rate each, then the rest."""
+        groups = _by_rate([p for p in parameters if p.ndim >= 2], self.lr, self.weight_decay, scaling, _adamw_reach)
+        groups += _by_rate([p for p in parameters if p.ndim < 2], self.lr, 0.0, scaling, _adamw_reach)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
 
 
 class Muon:
@@ -131,6 +140,7 @@ class Muon:
             sqrt(max(1, A / B)), so a wide layer moves less: at width 128 it is 2.3 times gentler for the same lr.
         rest: the AdamW of all other weights.
         adamw_layers: shell patterns of parameter names, '<network>.<name>', whose matrices AdamW moves: "dit.head.*".
+        width_scaling: what width does to the rates, of AdamW too; None: nothing.
     """
 
     def __init__(
@@ -141,9 +151,13 @@ class Muon:
         adjust: Literal["match_rms_adamw", "original"],
         rest: AdamW,
         adamw_layers: Sequence[str],
+        width_scaling: WidthScaling | None = None,
     ) -> None:
+        if not isinstance(rest.width_scaling, Unscaled):
+            raise ValueError("optim.rest.width_scaling is set: one scaling rules both optimisers. Set optim/width_scaling instead.")
         self.lr, self.momentum, self.weight_decay, self.adjust = lr, momentum, weight_decay, adjust
         self.rest, self.adamw_layers = rest, list(adamw_layers)
+        self.width_scaling = width_scaling or Unscaled()
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers:
         matrices: list[nn.Parameter] = []
@@ -157,7 +171,22 @@ class Muon:
                 (others if by_adamw else matrices).append(p)
         made: dict[str, torch.optim.Optimizer] = {}
         if matrices:
-            made["muon"] = StackedMuon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adjust_lr_fn=self.adjust)
+            groups = _by_rate(matrices, self.lr, self.weight_decay, self.width_scaling, partial(ratio, self.adjust))
+            made["muon"] = StackedMuon(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adjust_lr_fn=self.adjust)
         if others:
-            made["adamw"] = self.rest.over(others)
+            made["adamw"] = self.rest.over(others, self.width_scaling)
         return Optimizers(made, networks)
+
+
+def _adamw_reach(rows: int, columns: int) -> float:
+    """Every value moves by about the rate, all of them in a direction of low rank."""
+    return sqrt(rows * columns)
+
+
+def _by_rate(parameters: Sequence[nn.Parameter], lr: float, weight_decay: float, scaling: WidthScaling, reach: Reach) -> list[dict[str, Any]]:
+    """Parameter groups of one rate each, the base rate first; decay is a share of the weights a step, whatever the rate's factor."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for p in parameters:
+        groups.setdefault(scaling.factor(p, reach), []).append(p)
+    order = sorted(groups, key=lambda factor: (factor != 1, -factor))
+    return [{"params": groups[factor], "lr": lr * factor, "weight_decay": weight_decay / factor} for factor in order]

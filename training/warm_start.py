@@ -1,0 +1,274 @@
+"""Starting from another run's weights: what fits is copied by name, ends of another size are resized, and a report names all the rest."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.dit import DiT
+from runtime.checkpoint import MANIFEST, Checkpoint, Checkpoints, read, read_manifest
+from runtime.config import Config, ConfigError, differences, load_run_config
+from runtime.files import write_text
+from runtime.run_folder import RunFolder
+from training import vae_bundle
+from training.ema import network_state
+from training.inference import newest_averages
+
+Resize = Callable[[Tensor, Tensor], Tensor | None]  # (saved, fresh) -> what the network gets; None: it does not fit
+
+# Keys of objective.text that say what its vectors mean; with another value, whatever read the old ones starts afresh.
+ENCODER_KEYS = ("_target_", "tokenizer", "path", "layer", "labels", "width")
+READS_TEXT = ("text.", "dit.text_in.", "dit.pooled_in.")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Weights to start from.
+
+    Args:
+        tensors: by '<network>.<name>', averaged where there are averages.
+        objective: config of the run that made them; empty if nothing tells.
+        flow_run: the run that holds the VAE whose latents they learnt; None for a VAE.
+    """
+
+    name: str
+    step: int
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    objective: Mapping[str, Any]
+    flow_run: Path | None = None
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of the networks it holds, in order."""
+        return list(dict.fromkeys(name.partition(".")[0] for name in self.tensors))
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of every tensor: of those here, `loaded`, `resized` and `fresh`; of the source's, `unused`. Values say why."""
+
+    source: Source
+    loaded: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
+
+    def counts(self) -> str:
+        """In a few words."""
+        words = [f"{len(self.loaded)} tensors", f"{len(self.resized)} resized", f"{len(self.fresh)} fresh"]
+        return ", ".join(words) + (f", {len(self.unused)} of the source unused" if self.unused else "")
+
+    def facts(self) -> dict[str, Any]:
+        """For the run's state.json."""
+        source = self.source
+        lists = {"resized": list(self.resized), "fresh": list(self.fresh), "unused": list(self.unused)}
+        return {"source": source.name, "step": source.step, "sha256": source.sha256, "loaded": len(self.loaded), **lists}
+
+    def text(self) -> str:
+        """Every tensor, one a line."""
+        source = self.source
+        lines = [f"from {source.name}, step {source.step}, sha256 {source.sha256}", self.counts()]
+        groups = {"resized": self.resized, "fresh": self.fresh, "unused": self.unused, "loaded": dict.fromkeys(self.loaded, "")}
+        lines += [f"{kind:<9}{name}{f': {why}' if why else ''}" for kind, names in groups.items() for name, why in names.items()]
+        return "\n".join([*lines, *(f"config   objective.{line}" for line in self.differs)]) + "\n"
+
+
+def warm_start(init_from: str | None, networks: Mapping[str, nn.Module], objective: Config, folder: RunFolder) -> None:
+    """Put the weights of `init_from` into freshly built networks, once in a run's life: a run that has a checkpoint has its own.
+
+    Leaves <run>/init_from.txt and the fact "init_from".
+
+    Args:
+        init_from: a run folder, a checkpoint inside one, or a VAE bundle (<run>/vae); None: nothing happens.
+        objective: this run's config of the networks.
+    Raises: ConfigError if the source cannot be read, holds other networks, or holds weights that are not finite.
+    """
+    if Checkpoints(folder.checkpoints).published():
+        return
+    path = folder.path / "init_from.txt"
+    path.unlink(missing_ok=True)  # of a start that came to nothing
+    if init_from is None:
+        return
+    source = read_source(init_from)
+    report = load(source, networks, objective)
+    write_text(path, report.text())
+    folder.remember("init_from", report.facts())
+    print(f"start       from {source.name} step {source.step}: {report.counts()} ({path} has them)", file=sys.stderr)
+    turned = [f"objective.{line}" for line in report.differs if line.startswith(("dit.rope", "dit.stride_t"))]
+    if turned:
+        print(f"note: positions are not what these weights learnt: {'; '.join(turned)}", file=sys.stderr)
+    bundle = vae_bundle.bundle_folder(folder.path)
+    if source.flow_run and bundle.is_dir() and vae_bundle.latents_key(folder.path) != vae_bundle.latents_key(source.flow_run):
+        print(f"note: {source.name} learnt the latents of another VAE than the one in {bundle}", file=sys.stderr)
+
+
+def read_source(init_from: str) -> Source:
+    """The weights that `init_from` names: of a run its newest sound checkpoint.
+
+    Raises: ConfigError if there are none, or they are damaged.
+    """
+    folder = Path(init_from)
+    try:
+        if (folder / MANIFEST).is_file():
+            part = "ema" if "ema.safetensors" in read_manifest(folder)["files"] else "weights"
+            saved, sha256 = read(folder, part), read_manifest(folder)["files"][f"{part}.safetensors"]["sha256"]
+            if (folder / "config.yaml").is_file():
+                return _bundle(init_from, saved, part, sha256, load_run_config(folder))
+            run = folder.parent.parent
+            config = load_run_config(run) if (run / "config.yaml").is_file() else {}
+        elif (folder / "config.yaml").is_file():
+            run, config, part = folder, load_run_config(folder), "ema"
+            saved, sha256 = newest_averages(folder)
+        else:
+            raise ConfigError(f"init_from={init_from} is no run folder, no checkpoint and no bundle. Set init_from.")
+    except RuntimeError as error:
+        raise ConfigError(f"init_from: {error} Set init_from.") from None
+    flow_run = run if vae_bundle.bundle_folder(run).is_dir() else None
+    return Source(init_from, saved.step, sha256, saved.parts[part], config.get("objective", {}), flow_run)
+
+
+def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[str, Any]) -> Report:
+    """Copy the source's weights into the networks, all or nothing.
+
+    Raises: ConfigError if it holds none of these networks, nothing fits, or a weight is not finite.
+    """
+    targets = network_state(networks)
+    held = {name: tensor for name, tensor in source.tensors.items() if name.partition(".")[0] in networks}
+    _refuse(source, held, networks)
+    report = Report(source, differs=differences(_own(source.objective), _own(objective), ("preview_steps", "preview_clips")))
+    rules, barred = _rules(source.objective, networks), _other_encoder(source.objective, objective)
+    made: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for name, fresh in targets.items():
+        # The text of the last double block is read and goes no further, so its attention lacks an output and a level of names.
+        there = name if name in held else name.replace(".text.attention.", ".text.")
+        saved, shape = held.get(there), tuple(fresh.shape)
+        resized = None if saved is None or name not in rules else rules[name](saved, fresh)
+        if saved is None:
+            report.fresh[name] = f"{shape} is not in the source"
+        elif barred and name.startswith(READS_TEXT):
+            report.fresh[name] = barred
+        elif resized is not None:
+            made[name], report.resized[name] = resized, f"{tuple(saved.shape)} there, {shape} here"
+        elif name in rules or saved.shape != fresh.shape:
+            report.fresh[name] = f"mismatch, {tuple(saved.shape)} there, {shape} here"
+        else:
+            made[name] = saved
+            report.loaded.append(name)
+        used.add(there)
+    report.unused = {name: f"{tuple(tensor.shape)}" for name, tensor in source.tensors.items() if name not in used}
+    if not any(name in made for network, module in networks.items() for name in (f"{network}.{own}" for own, _ in module.named_parameters())):
+        first = next(iter(report.fresh.items()))
+        raise ConfigError(f"init_from={source.name}: none of its {len(held)} tensors fits the {len(targets)} here ({first[0]}: {first[1]}).")
+    with torch.no_grad():
+        for name, tensor in made.items():
+            targets[name].copy_(tensor)
+        for network, module in networks.items():
+            if isinstance(module, DiT):
+                _silence_new_blocks(module, f"{network}.", made)
+    return report
+
+
+def _refuse(source: Source, held: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> None:
+    if not held:
+        bundle = " Its VAE is in <run>/vae." if source.flow_run and vae_bundle.NETWORK in networks else ""
+        theirs, ours = ", ".join(source.networks), ", ".join(networks)
+        raise ConfigError(f"init_from={source.name} holds weights of {theirs}, and this run trains {ours}.{bundle} Set init_from.")
+    for name, tensor in held.items():
+        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if bad:
+            what = f"{bad} of the {tensor.numel()} values of {name} are not finite"
+            raise ConfigError(
+                f"init_from={source.name}: {what}. Give an earlier checkpoint (<run>/checkpoints/step-...) or another run. Set init_from."
+            )
+
+
+def _rules(before: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> dict[str, Resize]:
+    """Tensors that are the same thing in another size, and how to make one from the other."""
+    rules: dict[str, Resize] = {}
+    if (before.get("text") or {}).get("max_tokens") not in (None, getattr(networks.get("text"), "max_tokens", None)):
+        rules["text.position.weight"] = partial(_overlap, axis=0)
+    dit, was = networks.get("dit"), before.get("dit") or {}
+    if not isinstance(dit, DiT) or "patch" not in was:
+        return rules
+    patch, channels = tuple(was["patch"]), was["latent_channels"]
+    if (patch, channels) != (tuple(dit.patch), dit.latent_channels):
+        reading, writing = _patch_maps(patch, dit.patch)
+        own = dit.latent_channels
+
+        def reader(saved: Tensor, fresh: Tensor) -> Tensor | None:
+            weight = saved.double().unflatten(1, (channels, -1)) @ reading  # d c p
+            made = _overlap(weight, fresh.unflatten(1, (own, -1)), axis=1)
+            return None if made is None else made.flatten(1)
+
+        def writer(saved: Tensor, fresh: Tensor) -> Tensor | None:
+            weight = torch.einsum("qp,cp...->cq...", writing, saved.double().unflatten(0, (channels, -1)))
+            made = _overlap(weight, fresh.unflatten(0, (own, -1)), axis=0)
+            return None if made is None else made.flatten(0, 1)
+
+        rules |= {"dit.video_in.weight": reader, "dit.head.weight": writer, "dit.head.bias": writer}
+    return rules
+
+
+def _enlarged(before: int, now: int) -> Tensor:
+    """The bilinear map from `before` pixels in a row to `now`, (now, before), float64."""
+    pixels = torch.eye(before, dtype=torch.float64)[:, None, None]  # a picture of one row for each
+    return F.interpolate(pixels, size=(1, now), mode="bilinear", antialias=True).flatten(1).T
+
+
+def _patch_maps(before: tuple[int, ...], now: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """What weights that read a patch are multiplied by (before, now), and weights that write one (now, before), pixels of both axes.
+
+    An enlarged patch is read as it was before it was enlarged, by the pseudo-inverse; a smaller one as if it were enlarged.
+    Source: Beyer et al. 2023 (FlexiViT), section 3.4.
+    """
+    readers = [torch.linalg.pinv(_enlarged(b, n)) if n >= b else _enlarged(n, b) for b, n in zip(before[1:], now[1:], strict=True)]
+    return torch.kron(*readers), torch.kron(*(_enlarged(b, n) for b, n in zip(before[1:], now[1:], strict=True)))
+
+
+def _overlap(made: Tensor, fresh: Tensor, axis: int) -> Tensor | None:
+    """`fresh` with as much of `made` along an axis as both have; None if they differ along another."""
+    kept, out = min(made.shape[axis], fresh.shape[axis]), fresh.detach().clone()
+    if made.narrow(axis, 0, kept).shape != out.narrow(axis, 0, kept).shape:
+        return None
+    out.narrow(axis, 0, kept).copy_(made.narrow(axis, 0, kept))
+    return out
+
+
+def _other_encoder(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Why nothing that reads text can be used; empty if it can."""
+    then, here = ({key: (node.get("text") or {}).get(key) for key in ENCODER_KEYS} for node in (before, now))
+    lines = differences(then, here) if before.get("text") and now.get("text") else []
+    return f"another text encoder, objective.text.{lines[0]}" if lines else ""
+
+
+def _silence_new_blocks(dit: DiT, prefix: str, made: Mapping[str, Tensor]) -> None:
+    """A block beyond the source's is the identity. Its own modulation is 0 at the start; a loaded one that all blocks share is not."""
+    if not any(name.startswith(f"{prefix}trunk.shared.") for name in made):
+        return
+    names = {module: name for name, module in dit.named_modules()}
+    for block in dit.shard_units():
+        if not any(name.startswith(f"{prefix}{names[block]}.") for name in made):
+            for name, layer in block.named_modules():
+                if name.rpartition(".")[2] in ("out", "down") and "modulation" not in name:  # what a branch adds to the stream
+                    for p in layer.parameters(recurse=False):
+                        p.zero_()
+
+
+def _bundle(name: str, saved: Checkpoint, part: str, sha256: str, config: Config) -> Source:
+    tensors = {f"{vae_bundle.NETWORK}.{own}": tensor for own, tensor in saved.parts[part].items()}
+    step = int(read_manifest(saved.folder).get("source_step", 0))
+    return Source(name, step, sha256, tensors, {"vae": config})
+
+
+def _own(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the VAE that a flow objective is given."""
+    return {key: node for key, node in objective.items() if key != "vae" or "dit" not in objective}
