@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.transforms import DetailCrop, fit, to_float, to_uint8
+from data.transforms import DetailCrop, Stills, fit, to_float, to_uint8
 
 
 def test_a_clip_of_the_right_size_is_untouched():
@@ -79,3 +79,37 @@ def test_wrong_crops_name_the_key():
         DetailCrop(0)
     with pytest.raises(ValueError, match=r"Set data\.crop"):
         DetailCrop(8, 0)
+
+
+def numbered(frames: int = 9) -> np.ndarray:
+    """A clip whose pixels tell their frame and their place."""
+    rows, columns = np.mgrid[:8, :8]
+    return np.stack([np.stack([np.full((8, 8), frame), rows, columns], -1) for frame in range(frames)]).astype(np.uint8)
+
+
+def test_a_share_of_the_samples_are_single_frames_from_anywhere_in_their_clip():
+    stills = [shown[0, 0, 0, 0] for sample in range(1500) if len(shown := Stills(0.2, None)(numbered(), 0, sample)) == 1]
+    assert len(stills) / 1500 == pytest.approx(0.2, abs=0.03)
+    counts = np.bincount(stills, minlength=9)
+    assert counts.min() > 0.6 * len(stills) / 9
+    assert all(len(Stills(share, None)(numbered(), 0, sample)) == length for share, length in ((0.0, 9), (1.0, 1)) for sample in range(20))
+
+
+def test_which_frame_is_shown_depends_on_the_seed_and_the_sample_alone():
+    stills, again = Stills(0.5, None), Stills(0.5, None)
+    shown = {sample: stills(numbered(), 0, sample) for sample in range(40)}
+    assert all(np.array_equal(shown[sample], again(numbered(), 0, sample)) for sample in reversed(range(40)))
+    assert any(not np.array_equal(shown[sample], again(numbered(), 1, sample)) for sample in range(40))
+
+
+def test_a_still_is_cropped_where_its_clip_would_have_been():
+    crop = DetailCrop(4, candidates=1)
+    for sample in range(20):
+        clip, still = crop(numbered(), 0, sample), Stills(1.0, crop)(numbered(), 0, sample)
+        assert still.shape == (1, 4, 4, 3)
+        assert any(np.array_equal(still[0], frame) for frame in clip)
+
+
+def test_a_share_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"Set data\.crop\.share"):
+        Stills(1.2, None)

@@ -1,0 +1,91 @@
+"""Fine-tuning the decoder alone: the encoder, the whitening and every latent stay bit for bit, whatever the optimiser does."""
+
+import copy
+
+import pytest
+import torch
+
+from data.batch import Batch
+from models.vae import VideoVAE
+from runtime.seeding import Rng
+from training.ema import EMA
+from training.vae_objective import VAEObjective
+from training.vae_part import DecoderOnly, Part, Whole
+
+RNG = Rng(3)
+
+
+def objective(part: Part, whitened: bool = True) -> VAEObjective:
+    torch.manual_seed(0)
+    vae = VideoVAE(widths=(16, 24), latent_channels=8)
+    if whitened:
+        vae.set_statistics(torch.full((8,), 0.1), torch.full((8,), 2.0))
+    return VAEObjective(vae, 0.2, 0.0, 1e-2, 2, part=part)
+
+
+def batch(count: int = 2, frames: int = 5) -> Batch:
+    video = torch.randn(count, 3, frames, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    return Batch(tuple(range(count)), tuple(range(count)), ({},) * count, torch.full((count,), 8.0), video=video)
+
+
+def test_the_encoder_and_its_latents_stay_bit_for_bit(toys):
+    task = objective(DecoderOnly(1.0))
+    recipe = toys.muon()
+    recipe.rest.weight_decay = recipe.weight_decay = 0.5  # what is not trained must not even decay
+    optimizers, averages = recipe.optimizers(task.networks), EMA(task.networks, 0.5)
+    before, latents = copy.deepcopy(task.vae.state_dict()), task.vae.encode(batch().content)
+    for step in range(3):
+        optimizers.zero_grad()
+        loss = task.loss(batch(), RNG)
+        (loss.total / loss.count).backward()
+        optimizers.step(1.0)
+        averages.update(step)
+    task.refresh([batch()])
+    decoding = {f"vae.{name}" for name, p in task.vae.named_parameters() if any(p is own for m in task.vae.decoding() for own in m.parameters())}
+    assert decoding == {f"vae.{name}" for name, p in task.vae.named_parameters() if p.requires_grad}
+    for name, tensor in task.vae.state_dict().items():
+        moves = f"vae.{name}" in decoding
+        assert torch.equal(tensor, before[name]) != moves, name
+        assert torch.equal(averages.state()[f"vae.{name}"], before[name]) != moves, name
+    assert torch.equal(task.vae.encode(batch().content), latents)
+    assert {name.split("/")[-1] for name in optimizers.tensors()} <= decoding
+
+
+def test_there_is_no_divergence_in_its_loss():
+    loss = objective(DecoderOnly(1.0)).loss(batch(), RNG)
+    assert "kl" not in loss.logs
+    mean = {name: float(total) / count for name, (total, count) in loss.logs.items()}
+    assert float(loss.total.detach()) / loss.count == pytest.approx(mean["mse"] + 0.2 * mean["l1"], rel=1e-5)
+
+
+def test_the_decoder_is_shown_the_mean_and_as_much_noise_as_asked_for():
+    video = batch().content
+    seen = {}
+    for part in (DecoderOnly(0.0), DecoderOnly(0.5), DecoderOnly(1.0), Whole()):
+        vae = objective(part).vae
+        raw, _ = part.latents(vae, video, lambda posterior: torch.ones_like(posterior.mean))
+        seen[getattr(part, "noise", None)] = (raw - vae.posterior(video).mean).detach() / vae.posterior(video).logvar.mul(0.5).exp().detach()
+    assert float(seen[0.0].abs().max()) == 0
+    for noise, want in ((0.5, 0.5), (1.0, 1.0), (None, 1.0)):
+        assert torch.allclose(seen[noise], torch.full_like(seen[noise], want), atol=1e-4)
+
+
+def test_an_encoder_that_was_never_trained_is_refused():
+    with pytest.raises(ValueError, match="Set init_from=<a VAE run>"):
+        objective(DecoderOnly(1.0), whitened=False).refresh([batch()])
+
+
+def test_flops_leave_the_encoders_backward_out():
+    forward = objective(Whole()).vae.flops(5, 16, 16)
+    assert objective(DecoderOnly(0.0)).flops(batch()) == 2 * (forward["encode"] + 3 * forward["decode"])
+
+
+def test_everything_learns_in_the_whole_again():
+    task = objective(DecoderOnly(0.0))
+    Whole().prepare(task.vae)
+    assert all(p.requires_grad for p in task.vae.parameters())
+
+
+def test_negative_noise_is_refused():
+    with pytest.raises(ValueError, match=r"Set objective\.part\.noise"):
+        DecoderOnly(-0.1)
