@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -30,7 +30,7 @@ from data.files.reader import VideoError
 from data.writer import write_gif, write_mp4, write_png_strip
 from flow.generate import Generator
 from models.geometry import Grid, latent_grid
-from runtime.build import nearest
+from runtime.build import build, nearest
 from runtime.checkpoint import digest
 from runtime.config import Config, ConfigError, check, run
 from runtime.device import pick_device
@@ -39,11 +39,6 @@ from training.inference import Networks, Shape, known_prefix, load_networks, mak
 
 Known = tuple[Tensor, Tensor] | None  # latents b c f h w and mask (b, f) of given frames
 Progress = Callable[[int, int], object]
-FORMATS: dict[str, Callable[[Path, np.ndarray, float, Mapping[str, str]], Path]] = {
-    "mp4": lambda stem, video, fps, facts: write_mp4(f"{stem}.mp4", video, fps, metadata=facts),
-    "gif": lambda stem, video, fps, facts: write_gif(f"{stem}.gif", video, fps),
-    "strip": lambda stem, video, fps, facts: write_png_strip(f"{stem}.png", video, enlarge=max(1, 128 // video.shape[1])),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +57,33 @@ class Clip:
 
     prompt: str
     sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The frames of one clip, uint8 h w 3, made as they are asked for and not kept: gone through again, they are decoded again.
+
+    Args:
+        latents: 1 c f h w.
+    """
+
+    generator: Generator
+    latents: Tensor
+    shape: Shape
+
+    def __len__(self) -> int:
+        return self.shape.frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frames in self.generator.frames(self.latents):
+            yield from frames[0].numpy()
+
+
+FORMATS: dict[str, Callable[[Path, Decoded, float, Mapping[str, str]], Path]] = {
+    "mp4": lambda stem, video, fps, facts: write_mp4(f"{stem}.mp4", video, fps, metadata=facts),
+    "gif": lambda stem, video, fps, facts: write_gif(f"{stem}.gif", video, fps),
+    "strip": lambda stem, video, fps, facts: write_png_strip(f"{stem}.png", video, enlarge=max(1, 128 // video.shape.height)),
+}
 
 
 def split_command_line(arguments: Sequence[str]) -> tuple[Words, list[str]]:
@@ -115,14 +137,16 @@ def check_numbers(config: Config) -> None:
     formats = config["formats"]
     if not isinstance(formats, list) or not formats or any(name not in FORMATS for name in formats):
         raise ConfigError(f"formats={formats!r} must be a list of {', '.join(FORMATS)}: formats=[mp4,gif]. Set formats.")
-    check({key: config[key] for key in ("solver", "guidance")})
+    check({key: config[key] for key in ("solver", "guidance", "kernel", "rope") if config[key] is not None})
 
 
 def make(config: Config, words: Words) -> None:
     """Sample and write every clip of a command."""
     check_numbers(config)
     device = pick_device(config["device"], "device")
-    networks = load_networks(words.run, device)
+    networks = load_networks(words.run, device, build(config["kernel"]))
+    if config["rope"] is not None:
+        networks.dit.rescale(build(config["rope"]))
     usual = networks.shape
     shape = Shape(*(getattr(usual, key) if config[key] is None else config[key] for key in ("frames", "height", "width", "fps")))
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
@@ -132,30 +156,30 @@ def make(config: Config, words: Words) -> None:
         note(text)
 
     clips = [Clip(prompt, sample) for prompt in words.prompts for sample in range(config["variations"])]
-    generator = make_generator(networks, config, device)
+    generator = make_generator(networks, config, device, config["tile"])
     facts = provenance(config, words, networks, shape)
     number, size = next_number(out), config["batch_size"]
     with tqdm(total=-(-len(clips) // size) * config["steps"], desc="sampling", unit="step", disable=None, leave=False) as bar:
         for start in range(0, len(clips), size):
             part = clips[start : start + size]
             begun = time.monotonic()
-            videos = sample(generator, part, grid, shape.fps, config["seed"], known, lambda *_: bar.update())
-            seconds = (time.monotonic() - begun) / len(part)
-            for clip, video in zip(part, videos, strict=True):
+            latents = sample(generator, part, grid, shape.fps, config["seed"], known, lambda *_: bar.update())
+            sampling_s = (time.monotonic() - begun) / len(part)
+            for clip, own in zip(part, latents.split(1), strict=True):
                 stem = out / f"{number:03d}-{slug(clip.prompt)}"
-                own = {"prompt": clip.prompt, "seed": config["seed"], "sample": clip.sample, **facts, "seconds": round(seconds, 3)}
-                files = write(stem, video, shape.fps, config["formats"], own)
-                bar.write(f"{files[0]}  {seconds:.2f} s  {shown(clip.prompt)}", file=sys.stdout)
+                about = {"prompt": clip.prompt, "seed": config["seed"], "sample": clip.sample, **facts}
+                file, seconds = write(stem, Decoded(generator, own, shape), config["formats"], about, sampling_s)
+                bar.write(f"{file}  {seconds:.2f} s  {shown(clip.prompt)}", file=sys.stdout)
                 number += 1
     print(f"{len(clips)} clip{'s' * (len(clips) > 1)} of {shape.frames} frames, {shape.width}x{shape.height}, {shape.fps:g} fps in {out}")
     print("more: variations=4, seed=1, steps=24, guidance.scale=3; how a clip was made stands in the .json beside it")
 
 
-def sample(generator: Generator, clips: Sequence[Clip], grid: Grid, fps: float, seed: int, known: Known, progress: Progress) -> np.ndarray:
-    """The clips as uint8 b t h w 3; all share one set of known frames."""
+def sample(generator: Generator, clips: Sequence[Clip], grid: Grid, fps: float, seed: int, known: Known, progress: Progress) -> Tensor:
+    """The clips' latents b c f h w; all share one set of known frames."""
     latents, mask = (None, None) if known is None else (part.expand(len(clips), *part.shape[1:]) for part in known)
     prompts, samples = [clip.prompt for clip in clips], [clip.sample for clip in clips]
-    return generator.videos(generator.latents(prompts, grid, fps, seed, samples, latents, mask, progress)).numpy()
+    return generator.latents(prompts, grid, fps, seed, samples, latents, mask, progress)
 
 
 def first_frame(image: str | None, networks: Networks, grid: Grid) -> Known:
@@ -204,6 +228,7 @@ def provenance(config: Config, words: Words, networks: Networks, shape: Shape) -
         "steps": config["steps"],
         "solver": config["solver"],
         "guidance": config["guidance"],
+        "rope": config["rope"],
         "shift": networks.config["objective"]["shift"],
         "image": None if words.image is None else {"path": words.image, "sha256": digest(Path(words.image))},
         "run": words.run,
@@ -214,18 +239,21 @@ def provenance(config: Config, words: Words, networks: Networks, shape: Shape) -
     }
 
 
-def write(stem: Path, video: np.ndarray, fps: float, formats: Sequence[str], facts: Mapping[str, Any]) -> list[Path]:
-    """The files of one clip; the sidecar comes last, so a clip with a sidecar is whole.
+def write(stem: Path, video: Decoded, formats: Sequence[str], facts: Mapping[str, Any], sampling_s: float) -> tuple[Path, float]:
+    """The files of one clip, decoded as they are written; the sidecar comes last, so a clip with a sidecar is whole.
 
+    Returns: the first file, and the seconds that the clip took with those that its latents took.
     Raises: RuntimeError if the disk refuses.
     """
     metadata = {key: str(facts[key]) for key in ("prompt", "seed", "sample", "config_sha256", "weights_sha256")}
+    begun = time.monotonic()
     try:
-        files = [FORMATS[name](stem, video, fps, metadata) for name in formats]
-        write_text(Path(f"{stem}.json"), json.dumps(facts, indent=1) + "\n")
+        files = [FORMATS[name](stem, video, video.shape.fps, metadata) for name in formats]
+        seconds = sampling_s + time.monotonic() - begun
+        write_text(Path(f"{stem}.json"), json.dumps({**facts, "seconds": round(seconds, 3)}, indent=1) + "\n")
     except OSError as error:
         raise RuntimeError(f"{stem} could not be written: {error}. The clips before it are kept. Set out=<a folder with space>.") from error
-    return files
+    return files[0], seconds
 
 
 def next_number(out: Path) -> int:

@@ -31,6 +31,9 @@ def main(config: Config) -> None:
     flow = "dit" in config["objective"]
     if not flow and config["vae_run"] is not None:
         raise ConfigError(f"vae_run={config['vae_run']} is for objective=flow; objective=vae trains its own VAE. Set vae_run=null.")
+    if config["data"]["packing"] != "bucket" and (not flow or config["trainer"]["compile"] != "none"):
+        why = f"trainer.compile={config['trainer']['compile']} makes a graph for each shape of pass" if flow else "a VAE takes clips of one shape"
+        raise ConfigError(f"data.packing={config['data']['packing']}, but {why}, wanted bucket. Set data.packing=bucket.")
 
     with RunFolder(config["run"], config, config["allow_drift"]) as folder:
         train(config, folder, flow)
@@ -46,6 +49,8 @@ def check_top(config: Config) -> None:
         raise ConfigError(f"run={config['run']!r} is no name of a folder. Set run, for example run=runs/first.")
     if config["vae_run"] is not None and not isinstance(config["vae_run"], str):
         raise ConfigError(f"vae_run={config['vae_run']!r} is no name of a folder. Set vae_run.")
+    if config["init_from"] is not None and (not isinstance(config["init_from"], str) or not config["init_from"]):
+        raise ConfigError(f"init_from={config['init_from']!r} is no name of a folder. Set init_from to a run, a checkpoint or a bundle, or to null.")
     if type(config["seed"]) is not int or not 0 <= config["seed"] < 2**64:
         raise ConfigError(f"seed={config['seed']!r} must be a whole number from 0 to 2**64 - 1. Set seed.")
     if not isinstance(config["allow_drift"], list):
@@ -54,8 +59,10 @@ def check_top(config: Config) -> None:
 
 def train(config: Config, folder: RunFolder, flow: bool) -> None:
     """Build the parts and hand them to the Trainer."""
+    from models.attention import check_kernel
     from runtime.device import keep_freed_memory, seeded
     from training.frozen import frozen_vae, with_known_texts
+    from training.warm_start import warm_start
 
     keep_freed_memory()
     trainer, recipe, tracker, videos = (build(config[name]) for name in ("trainer", "optim", "tracking", "data"))
@@ -65,6 +72,10 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
         given["vae"], encoder = frozen_vae(config["vae_run"], vae_config, folder.path, trainer.device, trainer.precision_of(folder))
     with seeded(config["seed"]):
         objective = build(config["objective"], **given)
+    for network in objective.networks.values():
+        check_kernel(network, trainer.device)
+    recipe.width_scaling.prepare(objective.networks, config["objective"])
+    warm_start(config["init_from"], objective.networks, config["objective"], folder)
     try:
         loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
         announce(videos, loader, validation)
@@ -119,7 +130,7 @@ def next_command(config: Config, flow: bool) -> str:
         return f'python sample.py run={config["run"]} --prompt "..."'
     typed = {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
     recipe = following_recipe(typed.pop("experiment", ""))
-    again = {key: value for key, value in typed.items() if not re.match(r"(run|seed|objective|optim|trainer|data/crop|data\.crop)\b", key)}
+    again = {key: value for key, value in typed.items() if not re.match(r"(run|init_from|seed|objective|optim|trainer|data/crop|data\.crop)\b", key)}
     if not recipe and not any(key.startswith("data") for key in again):
         again |= {f"data.{split}": str(config["data"][split]) for split in ("train", "val") if config["data"][split] is not None}
     words = [f"{key}={value}" for key, value in again.items()]

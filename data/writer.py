@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -23,17 +25,25 @@ REPEATABLE = "mbtree=0:cpu-independent=1"
 PAPER, INK = (252, 252, 250), (30, 30, 34)
 
 
-def write_mp4(path: str | os.PathLike[str], video: np.ndarray, fps: float, crf: int = CRF, metadata: Mapping[str, str] | None = None) -> Path:
+class Pictures(Protocol):
+    """What is asked of a clip to write: an array t h w 3 has it, and so can a clip whose frames are made as they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+def write_mp4(path: str | os.PathLike[str], video: Pictures, fps: float, crf: int = CRF, metadata: Mapping[str, str] | None = None) -> Path:
     """Writes H.264 in yuv420p, tagged BT.601 in limited range, which readers also take for granted in small pictures.
 
     Args:
-        video: uint8 RGB, t h w 3, height and width even (4:2:0 halves the chroma).
+        video: uint8 RGB, t h w 3, height and width even (4:2:0 halves the chroma). Its frames are written as they come and not kept.
         crf: x264's constant quality, 0 (lossless after 4:2:0) to 51.
         metadata: kept as JSON in the file's comment.
     Raises: ValueError for other arrays or odd sizes.
     """
-    video = _checked(video)
-    height, width = video.shape[1:3]
+    pictures = _checked(video)
+    first = next(pictures)
+    height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(
             f"a video of {height}x{width} cannot be stored as yuv420p: height and width must be even. Set {height + height % 2}x{width + width % 2}."
@@ -50,27 +60,28 @@ def write_mp4(path: str | os.PathLike[str], video: np.ndarray, fps: float, crf: 
             codec.gop_size, codec.thread_count = KEYFRAME_INTERVAL, 1
             codec.color_range, codec.colorspace = ColorRange.MPEG, Colorspace.ITU601
             codec.color_primaries, codec.color_trc = SMPTE170M, SMPTE170M
-            for picture in video:
+            for picture in chain([first], pictures):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
 
     return write_whole(path, write)
 
 
-def write_gif(path: str | os.PathLike[str], video: np.ndarray, fps: float) -> Path:
+def write_gif(path: str | os.PathLike[str], video: Pictures, fps: float) -> Path:
     """Writes an endless GIF; its time unit is 10 ms, so the frame rate is rounded."""
-    pictures = [Image.fromarray(picture) for picture in _checked(video)]
+    pictures = map(Image.fromarray, _checked(video))
+    first = next(pictures)
     duration_ms = max(20, 10 * round(100 / fps))
 
     def write(target: Path) -> None:
-        pictures[0].save(target, format="GIF", save_all=True, append_images=pictures[1:], duration=duration_ms, loop=0)
+        first.save(target, format="GIF", save_all=True, append_images=pictures, duration=duration_ms, loop=0)
 
     return write_whole(path, write)
 
 
-def write_png_strip(path: str | os.PathLike[str], video: np.ndarray, count: int = 8, enlarge: int = 1) -> Path:
+def write_png_strip(path: str | os.PathLike[str], video: Pictures, count: int = 8, enlarge: int = 1) -> Path:
     """Writes `count` frames side by side, first and last included, each pixel as a square of `enlarge`."""
-    strip = Image.fromarray(_strip(_checked(video), count, enlarge))
+    strip = Image.fromarray(_strip(video, count, enlarge))
     return write_whole(path, lambda target: strip.save(target, format="PNG"))
 
 
@@ -88,7 +99,7 @@ def contact_sheet(
     """
     if len(videos) != len(captions) or not videos:
         raise ValueError(f"a contact sheet needs a caption for each video, got {len(videos)} videos and {len(captions)} captions.")
-    strips = [_strip(_checked(video), count, enlarge) for video in videos]
+    strips = [_strip(video, count, enlarge) for video in videos]
     margin, line_px = 8, 15
     width = max(strip.shape[1] for strip in strips)
     font = ImageFont.load_default(size=12)
@@ -118,15 +129,23 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
     return path
 
 
-def _checked(video: np.ndarray) -> np.ndarray:
-    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not video.size:
-        raise ValueError(f"a video to write must be uint8 of shape (frames, height, width, 3) and not empty, got {video.dtype} {video.shape}.")
-    return np.ascontiguousarray(video)
+def _checked(video: Pictures) -> Iterator[np.ndarray]:
+    """The frames h w 3 of a clip, each looked at as it comes."""
+    wanted = "a video to write must be uint8 of shape (frames, height, width, 3) and not empty"
+    if not len(video):
+        raise ValueError(f"{wanted}, got one without a frame.")
+    shape = None
+    for number, picture in enumerate(video):
+        shape = picture.shape if shape is None else shape
+        if picture.dtype != np.uint8 or picture.shape != shape or len(shape) != 3 or shape[-1] != 3 or not picture.size:
+            raise ValueError(f"{wanted}, but its frame {number} is {picture.dtype} {picture.shape}.")
+        yield np.ascontiguousarray(picture)
 
 
-def _strip(video: np.ndarray, count: int, enlarge: int) -> np.ndarray:
+def _strip(video: Pictures, count: int, enlarge: int) -> np.ndarray:
     """Frames side by side with a gap of paper, h w 3."""
-    chosen = video[np.linspace(0, len(video) - 1, min(count, len(video))).round().astype(int)]
+    places = set(np.linspace(0, len(video) - 1, min(count, len(video))).round().astype(int).tolist())
+    chosen = np.stack([picture for place, picture in enumerate(_checked(video)) if place in places])
     chosen = chosen.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     gap = np.full((chosen.shape[1], 2, 3), PAPER, np.uint8)
     parts = [part for picture in chosen for part in (picture, gap)]

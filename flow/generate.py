@@ -1,6 +1,6 @@
 """The Generator: prompts and known frames to latents to video; every task is a choice of which frames are known at which times."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class Generator:
     Args:
         velocity: the network, (noisy, t, text, fps) -> velocity.
         encode_text: prompts -> whatever `velocity` takes as text; called once per batch, not per step.
-        decode: latents b c f h w -> video b 3 t h w in [-1, 1].
+        decode: latent frames, b c 1 h w one after another -> their pixel frames, b 3 t h w in [-1, 1], each as soon as it is made.
         latent_channels: of the latents.
         solver: how to walk flow time.
         guidance: how to weigh the prompt.
@@ -36,7 +36,7 @@ class Generator:
         self,
         velocity: Velocity,
         encode_text: Callable[[Sequence[str]], Any],
-        decode: Callable[[Tensor], Tensor],
+        decode: Callable[[Iterable[Tensor]], Iterator[Tensor]],
         latent_channels: int,
         solver: Solver,
         guidance: Guidance,
@@ -125,13 +125,24 @@ class Generator:
 
     @torch.no_grad()
     def videos(self, latents: Tensor) -> Tensor:
-        """Decoded frames, uint8 b t h w 3, on the CPU."""
-        return torch.cat([to_uint8(self._decode(part.to(self.device))).cpu() for part in latents.split(self.batch_size)])
+        """Decoded clips, uint8 b t h w 3, on the CPU."""
+        return torch.cat([torch.cat(list(self.frames(part)), dim=1) for part in latents.split(self.batch_size)])
+
+    @torch.no_grad()
+    def frames(self, latents: Tensor) -> Iterator[Tensor]:
+        """The same, a latent frame's worth at a time: uint8 b t h w 3 on the CPU, in memory that does not grow with the clip.
+
+        Args:
+            latents: b c f h w, all decoded side by side; `batch_size` does not cut them.
+        """
+        for video in self._decode(part.to(self.device) for part in latents.split(1, dim=2)):
+            yield to_uint8(video).cpu()
 
 
 def to_uint8(video: Tensor) -> Tensor:
     """Video b 3 t h w in [-1, 1] as uint8 b t h w 3, rounded to the nearest and cut at both ends."""
-    return rearrange(((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), "b c t h w -> b t h w c")
+    levels = (video.float() + 1).mul_(127.5).round_().clamp_(0, 255)  # in place: a frame at 1080p is 25 MB
+    return rearrange(levels.to(torch.uint8), "b c t h w -> b t h w c")
 
 
 def _hidden(point: Point, given: Tensor, noise: Tensor) -> Point:

@@ -194,7 +194,7 @@ def restore(targets: Tensors, saved: Tensors, what: str) -> None:
 
     Args:
         what: whose tensors these are, for the message.
-    Raises: CheckpointError with a table of what is missing, unexpected or unlike.
+    Raises: CheckpointError with a table of what is missing, unexpected or unlike, or naming the first tensor that is not finite.
     """
     rows = [f"  missing     {name} {tuple(target.shape)}" for name, target in targets.items() if name not in saved]
     rows += [f"  unexpected  {name} {tuple(tensor.shape)}" for name, tensor in saved.items() if name not in targets]
@@ -204,5 +204,9 @@ def restore(targets: Tensors, saved: Tensors, what: str) -> None:
     if rows:
         shown = rows[:20] + ([f"  ... and {len(rows) - 20} more"] if len(rows) > 20 else [])
         raise CheckpointError(f"{what} does not fit the network that the config describes:\n" + "\n".join(shown))
+    broken = [name for name in targets if not torch.isfinite(saved[name]).all()]
+    if broken:
+        count = f"{len(broken)} of {len(targets)} tensors"
+        raise CheckpointError(f"{what} holds NaN or infinite values in {count}, first in {broken[0]}. Use an older checkpoint.")
     for name, target in targets.items():
         target.copy_(saved[name])

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     SOLVER = 15  # noise that a stochastic solver adds
     SAMPLING = 16  # the noise that a sample begins with: never one that training saw
     WEIGHT = 17  # in which epochs a clip of a broken weight comes once more
+    FEATURES = 18  # the weights of the fixed network that video features come from
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

@@ -1,5 +1,7 @@
 """Measure a run: python scripts/evaluate.py run=runs/demo/dit [prompts=256 steps=12 guidance.scale=2.5]; VAE and flow runs alike.
 
+A VAE run on clips of its own is measured on those that it held out, or on any others: videos=FOLDER.
+
 Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/evaluation/ (samples for the report).
 """
 
@@ -7,17 +9,20 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.transforms import to_float, to_uint8
+from evaluation.autoencoder import Tokenizer, evaluate_videos, in_words, latent_bits
 from evaluation.gallery import Result, Video, write
 from evaluation.suite import Plan, evaluate_flow, evaluate_vae, machine, read_clips, versions
 from models.geometry import latent_grid
 from models.vae import VideoVAE
-from runtime.config import Config, ConfigError, check, entry, load_run_config
+from models.vae_tiles import decode_tiled, encode_tiled
+from runtime.config import Config, ConfigError, build, check, entry, load_run_config
 from runtime.device import pick_device
 from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator
 
@@ -27,20 +32,31 @@ def main(config: Config) -> None:
     for key, least in {"prompts": 2, "seen": 2, "clips": 2, "animated": 2, "seed": 0, "steps": 1, "batch_size": 1}.items():
         if type(config[key]) is not int or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number >= {least}. Set {key}.")
-    check({key: config[key] for key in ("solver", "guidance")})
+    check({key: config[key] for key in ("solver", "guidance", "kernel")})
     begun, run, device = time.monotonic(), Path(config["run"]), pick_device(config["device"], "device")
     saved = load_run_config(run)
     if not {"objective", "data"} <= set(saved):
         raise ConfigError(f"run={run} holds no config of a training run. Give the folder that train.py was given as run=.")
+    if config["world"] is not None and config["videos"] is not None:
+        raise ConfigError(f"world={config['world']} and videos={config['videos']} are both given. Set one of them, the other to null.")
+    own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
+    result, protocol, fps = own_result(config, run, saved, device) if own else world_result(config, run, saved, device)
+    protocol = {"seed": config["seed"]} | protocol | {"config_sha256": hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest()}
+    protocol |= {"seconds": round(time.monotonic() - begun, 1), "machine": machine(), "versions": versions()}
+    path = write(run, result, protocol, fps)
+    show(result)
+    print(f"{path}, {run / 'evaluation.png'}")
+
+
+def world_result(config: Config, run: Path, saved: Config, device: str) -> tuple[Result, dict, float]:
+    """On clips of the procedural world, of combinations that training never showed: what was found, under which protocol, and the clips' fps."""
     folder, world = find_world(config["world"], saved)
     clips = read_clips(folder / "heldout", config["clips"])
-    height, width = clips[0].video.shape[1:3]
-    protocol = {"seed": config["seed"], "world": str(folder), "clips": len(clips), "size": [height, width], "frames": len(clips[0].video)}
+    frames, height, width = clips[0].video.shape[:3]
+    protocol = {"world": str(folder), "clips": len(clips), "size": [height, width], "frames": frames}
     protocol |= {key: world[key] for key in ("fps", "difficulty")}
-    protocol |= {"config_sha256": hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest()}
-
     if "dit" in saved["objective"]:
-        networks = load_networks(run, device)
+        networks = load_networks(run, device, build(config["kernel"]))
         print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions")
         counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
         seen_clips = read_clips(folder / "val", config["animated"])
@@ -50,12 +66,64 @@ def main(config: Config) -> None:
     else:
         vae, digest = load_vae(run, device)
         print(f"{run}: {len(clips)} held-out clips")
-        result = evaluate_vae(clips, lambda videos: reconstructed(vae, videos, device), config["seed"], config["batch_size"])
+        tokenizer = tokenizer_of(vae, [clip.video for clip in clips], device)
+        result = evaluate_vae(clips, lambda videos: reconstructed(vae, videos, device), config["seed"], config["batch_size"], tokenizer)
         protocol |= {"weights_sha256": digest}
-    protocol |= {"seconds": round(time.monotonic() - begun, 1), "machine": machine(), "versions": versions()}
-    path = write(run, result, protocol, world["fps"])
-    show(result)
-    print(f"{path}, {run / 'evaluation.png'}")
+    return result, protocol, world["fps"]
+
+
+def own_result(config: Config, run: Path, saved: Config, device: str) -> tuple[Result, dict, float]:
+    """A VAE on clips of nobody's world: those that its training held out, or those of `videos`.
+
+    Raises: ConfigError if the run held none out, or it was trained on one of them: on those it would look better than it is.
+    """
+    given = config["videos"]
+    data = saved["data"] | {"val_samples": config["clips"], "memory_mb": 0}
+    videos = build(data if given is None else data | {"val": given, "hold_out": 0, "root": None, "train": given})
+    if not videos.holds_out:
+        raise ConfigError(f"run={run} was trained with data.val=null and data.hold_out=0: it held no clip out. Set videos=<a folder of other clips>.")
+    trained = {row.media for row in build(saved["data"]).training_index().rows}
+    shared = sum(row.media in trained for row in videos.validation_index().rows)
+    if shared:
+        what = f"{shared} of the {len(videos.validation_index())} clips of {given or data['val']} come from files that run={run} was trained on"
+        raise ConfigError(f"{what}: they would look better than others. Set videos=<a folder of other clips>.")
+    batches = videos.validation(None)
+    sources = [video for batch in batches for video in to_uint8(batch.content).numpy()]
+    names = [videos.validation_index().name(row) for batch in batches for row in batch.rows]
+    vae, digest = load_vae(run, device)
+    print(f"{run}: {len(sources)} clips of {given or 'those that training held out'}")
+    tokenizer = tokenizer_of(vae, sources, device)
+    frames, height, width = max((video.shape[:3] for video in sources), key=prod)
+    result = evaluate_videos(sources, names, lambda parts: reconstructed(vae, parts, device), config["seed"], tokenizer)
+    protocol = {"videos": given or "held out by the run", "clips": len(sources), "size": [height, width], "frames": frames}
+    return result, protocol | {"fps": data["fps"], "weights_sha256": digest}, data["fps"]
+
+
+def of_a_world(saved: Config) -> bool:
+    """Whether a run's validation clips are those of scripts/make_world.py."""
+    val = saved["data"]["val"]
+    return isinstance(val, str) and (Path(val).parent.parent / "world.json").is_file()
+
+
+@torch.no_grad()
+def tokenizer_of(vae: VideoVAE, videos: Sequence[Video], device: str) -> Tokenizer:
+    """What the VAE makes of these clips and at what cost; the largest one's shape where they are unlike."""
+    frames, height, width = max((video.shape[:3] for video in videos), key=prod)
+    (f, h, w), pixels, flop = latent_grid(frames, height, width, vae.stride), frames * height * width, vae.flops(frames, height, width)
+    bits = 0.0
+    for video in videos:
+        posterior = vae.posterior(to_float(torch.from_numpy(video[None])).to(device))
+        bits += latent_bits(posterior.mean, posterior.logvar, vae.latent_mean, vae.latent_std)
+    return Tokenizer(
+        stride=vae.stride,
+        patch=vae.patch[1],
+        latent_channels=vae.latent_channels,
+        values_ratio=3 * pixels / (vae.latent_channels * f * h * w),
+        bits_per_pixel=bits / sum(prod(video.shape[:3]) for video in videos),
+        encode_tflop=flop["encode"] / pixels / 1e6,  # 1e12 FLOP per 1e6 pixels
+        decode_tflop=flop["decode"] / pixels / 1e6,
+        parameters=sum(p.numel() for p in vae.parameters()),
+    )
 
 
 def find_world(given: str | None, saved: Config) -> tuple[Path, dict]:
@@ -82,14 +150,19 @@ def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence,
         latents, known = known_prefix(networks.vae, np.stack(firsts), grid)
         return list(generator.videos(generator.latents(captions, grid, shape.fps, plan.seed, samples, latents, known)).numpy())
 
-    return evaluate_flow(plan, clips, seen_clips, generate, animate, lambda videos: reconstructed(networks.vae, videos, device))
+    tokenizer = tokenizer_of(networks.vae, [clip.video for clip in clips], device)
+    return evaluate_flow(plan, clips, seen_clips, generate, animate, lambda videos: reconstructed(networks.vae, videos, device), tokenizer)
 
 
 @torch.no_grad()
 def reconstructed(vae: VideoVAE, videos: Sequence[Video], device: str) -> list[Video]:
-    """Through the VAE and back, a few at a time: a pixel video takes far more memory than its latents."""
-    parts = torch.from_numpy(np.stack(videos)).split(16)
-    return [video for part in parts for video in to_uint8(vae.decode(vae.encode(to_float(part).to(device)))).cpu().numpy()]
+    """Through the VAE and back as streams, a few clips at a time: pixels and what lies between the layers take far more memory than latents."""
+
+    def back(part: torch.Tensor) -> torch.Tensor:
+        pieces = (to_float(piece).to(device) for piece in part.split(vae.stride[0], dim=1))
+        return torch.cat([to_uint8(video).cpu() for video in decode_tiled(vae, encode_tiled(vae, pieces))], dim=1)
+
+    return [video for part in torch.from_numpy(np.stack(videos)).split(16) for video in back(part).numpy()]
 
 
 def described(node: Config) -> str:
@@ -108,7 +181,10 @@ def show(result: Result) -> None:
     vae, following = figures["vae"], figures.get("prompt_following")
     inside = "" if vae["psnr_box_db"] is None else f", {vae['psnr_box_db']:.2f} dB inside the box"
     print(f"  VAE: PSNR {vae['psnr_db']:.2f} dB{inside}, SSIM {vae['ssim']:.4f}, flicker {vae['flicker']:.2f} levels")
-    line("ceiling: reconstructions read right", figures["ceiling"])
+    for words in in_words(figures):
+        print(f"  {words}")
+    if "ceiling" in figures:
+        line("ceiling: reconstructions read right", figures["ceiling"])
     if following is None:
         print(f"held-out PSNR {vae['psnr_db']:.1f} dB")
         return

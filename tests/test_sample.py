@@ -1,6 +1,7 @@
 """The command line of sample.py on a run folder with tiny, random networks: what it writes, what it promises, what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 import sample
 from data.files.reader import read_video
+from flow.generate import Generator
 from runtime.build import build
 from runtime.checkpoint import Checkpoints
 from runtime.config import dump
@@ -107,6 +109,19 @@ def test_a_clip_depends_on_its_prompt_seed_and_number_alone(runs, tmp_path):
         assert np.abs(frames(other).astype(int) - one).max() > 10
 
 
+def test_rope_is_rescaled_and_the_back_end_chosen_by_key(runs, tmp_path):
+    long = ("frames=17", "--prompt", "x")
+    call(f"run={runs}/dit", f"out={tmp_path}/a", *long)
+    call(f"run={runs}/dit", f"out={tmp_path}/b", *long, "objective/dit/rope@rope=interpolation", "rope.factors=[2,1,1]")
+    call(f"run={runs}/dit", f"out={tmp_path}/c", *long, "objective/dit/kernel@kernel=naive")
+    trained, scaled, naive = (frames(tmp_path / name / "000-x.mp4").astype(int) for name in "abc")
+    assert np.abs(trained - scaled).max() > 10
+    assert np.abs(trained - naive).max() <= 3
+    assert sidecar(tmp_path / "b" / "000-x.mp4")["rope"]["factors"] == [2, 1, 1]
+    with pytest.raises(SystemExit):
+        call(f"run={runs}/dit", *long, "objective/dit/kernel@kernel=cudnn")
+
+
 @pytest.mark.parametrize("prompt", ["", "a, b=[c] {d} ${e} 'f' \"g\"", "красный круг", "${oc.env:HOME}", "seed=3", "--help", "x" * 500, "\udcff\n\t"])
 def test_prompts_are_taken_word_for_word(runs, tmp_path, prompt, capsys):
     call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", prompt, "steps=1")
@@ -130,6 +145,103 @@ def test_size_length_rate_solver_and_guidance_are_keys(runs, tmp_path):
     assert (facts["solver"], facts["guidance"]["scale"], facts["fps"]) == ({"_target_": "flow.solvers.Heun"}, 3, 12.5)
     assert Image.open(tmp_path / "000-x.gif").n_frames == 5
     assert Image.open(tmp_path / "000-x.png").width > 16
+
+
+def test_tiles_change_no_clip(runs, tmp_path):
+    size = ("frames=5", "height=48", "width=64")
+    for tile in ("auto", "null", "16"):
+        call(f"run={runs}/dit", f"out={tmp_path}/{tile}", "--prompt", "x", *size, f"tile={tile}", "formats=[strip,mp4]")
+    whole, tiled = (np.asarray(Image.open(tmp_path / tile / "000-x.png")).astype(int) for tile in ("null", "16"))
+    assert np.abs(tiled - whole).max() <= 1  # the last bits may tip a rounding to 8 bits
+    assert (tmp_path / "auto/000-x.mp4").read_bytes() == (tmp_path / "null/000-x.mp4").read_bytes()
+
+
+def test_frames_are_asked_for_while_later_ones_are_not_yet_decoded(runs, tmp_path, monkeypatch):
+    events = []
+
+    class Noted:
+        """A clip that says which of its frames it was asked for."""
+
+        def __init__(self, video):
+            self.video = video
+
+        def __len__(self):
+            return len(self.video)
+
+        def __iter__(self):
+            for number, picture in enumerate(self.video):
+                events.append(f"asked for {number}")
+                yield picture
+
+    whole_frames = Generator.frames
+
+    def frames_noted(self, latents):
+        for piece in whole_frames(self, latents):
+            events.append(f"decoded {piece.shape[1]}")
+            yield piece
+
+    monkeypatch.setattr(Generator, "frames", frames_noted)
+    monkeypatch.setitem(sample.FORMATS, "mp4", lambda stem, video, fps, facts: sample.write_mp4(f"{stem}.mp4", Noted(video), fps))
+    call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x")
+    later = [["decoded 4", *[f"asked for {n}" for n in range(start, start + 4)]] for start in (1, 5)]
+    assert events == ["decoded 1", "asked for 0", *later[0], *later[1]]
+    assert frames(tmp_path / "000-x.mp4").shape == (9, 16, 24, 3)
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 24, 40), (5, 8, 8), (1, 16, 8), (5, 40, 24)])
+def test_grids_that_no_patch_divides_and_single_frames_are_sampled(runs, tmp_path, count, height, width):
+    other = tmp_path / "patched"
+    config = load_networks(runs / "dit").config
+    objective = {**config["objective"], "dit": DIT | {"patch": [1, 2, 2]}}
+    save_run(other, {**config, "objective": objective}, {"dit": loud(build(objective["dit"]), 2), "text": loud(build(TEXT), 3)})
+    bundle_vae(str(runs / "vae"), VAE, other)
+    size = (f"frames={count}", f"height={height}", f"width={width}")
+    call(f"run={other}", f"out={tmp_path}/o", "--prompt", "x", *size, "formats=[mp4,gif,strip]", "steps=1")
+    assert frames(tmp_path / "o" / "000-x.mp4").shape == (count, height, width, 3)
+
+
+LONG = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from functools import partial
+import torch
+from data.writer import write_mp4
+from flow.generate import Generator
+from flow.guidance import NoGuidance
+from flow.solvers import Euler
+from models.vae_tiles import decode_tiled
+from runtime.config import build, compose
+from sample import Decoded
+from training.inference import Shape
+
+file, frames, tile = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(1)
+vae = build(compose("train", ["run=x", "data=world", "objective=vae", "objective/vae=world"])["objective"]["vae"]).requires_grad_(False)
+generator = Generator(vae, vae, partial(decode_tiled, vae, tile=tile), vae.latent_channels, Euler(), NoGuidance(), 1, 1.0)
+
+
+def status(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
+
+before = status("VmRSS")
+latents = torch.randn(1, vae.latent_channels, 1 + (frames - 1) // vae.stride[0], 256 // vae.stride[1], 256 // vae.stride[2])
+write_mp4(file, Decoded(generator, latents, Shape(frames, 256, 256, 8.0)), 8)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tile", [256, 128])
+def test_memory_to_decode_and_write_does_not_grow_with_the_clip(tmp_path, tile):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("peak memory is read from /proc, which this system does not have")
+    exact = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # else what malloc keeps for later moves the peak by a tenth
+    added = {}
+    for count in (33, 129):
+        command = [sys.executable, "-c", LONG, str(ROOT), str(tmp_path / "a.mp4"), str(count), str(tile)]
+        added[count] = int(subprocess.run(command, capture_output=True, text=True, check=True, env=exact).stdout)  # kB
+    assert added[129] <= 1.05 * added[33]  # the frames alone, as bytes, would be 18 MB more
 
 
 def test_a_second_call_overwrites_nothing(runs, tmp_path):
@@ -238,6 +350,8 @@ def refused(capsys, *arguments) -> str:
         (["fps=0"], ["fps=0"]),
         (["formats=[avi]"], ["formats", "mp4, gif, strip"]),
         (["variations=0"], ["variations=0"]),
+        (["tile=12"], ["tile=12", "8 or 16"]),
+        (["tile=large"], ["tile='large'", "auto, or null"]),
         (["guidance.scal=2"], ["scal", "scale"]),
         (["guidance.scale=high"], ["scale", "high"]),
         (["--image", "no such.png"], ["no such.png", "missing"]),

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from data.transforms import fit, to_float
 from flow.generate import Generator
+from models.attention import Kernel, check_kernel
 from models.dit import DiT
 from models.geometry import Grid, latent_frames
 from models.text import TextEncoder
 from models.vae import VideoVAE
+from models.vae_tiles import Tile, check_tile, decode_tiled, encode_tiled
 from runtime.build import build
 from runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints, read, read_manifest, restore
 from runtime.config import Config, load_run_config
@@ -57,9 +60,11 @@ class Networks:
     weights_sha256: str
 
 
-def load_networks(run: str | Path, device: torch.device | str = "cpu") -> Networks:
+def load_networks(run: str | Path, device: torch.device | str = "cpu", kernel: Kernel | None = None) -> Networks:
     """The networks of a flow run with the averaged weights of its newest complete checkpoint.
 
+    Args:
+        kernel: the attention back end of the DiT; None: the one that it was trained with.
     Raises: ValueError or RuntimeError if the folder is no run, a run of another kind, has no checkpoint, or the weights do not fit its config.
     """
     run = Path(run)
@@ -71,10 +76,11 @@ def load_networks(run: str | Path, device: torch.device | str = "cpu") -> Networ
             f"train one on it with: python train.py objective=flow vae_run={run} run=<a new folder>"
         )
     saved, digest = newest_averages(run)
-    dit, text = build(objective["dit"]), build(objective["text"])
+    dit, text = build(objective["dit"], **({} if kernel is None else {"kernel": kernel})), build(objective["text"])
     restore(network_state({"dit": dit, "text": text}), saved.parts["ema"], f"{saved.folder}/ema.safetensors")
     vae, vae_digest = load_vae(run, device)
     for network in (dit, text):
+        check_kernel(network, device)
         network.to(device).eval().requires_grad_(False)
     both = hashlib.sha256(f"{digest} {vae_digest}".encode()).hexdigest()
     largest = build(config["data"]["shape"]).largest  # where the run did not write down what its clips were
@@ -91,7 +97,7 @@ def load_vae(run: str | Path, device: torch.device | str = "cpu") -> tuple[Video
     run = Path(run)
     objective = _objective(run, load_run_config(run))
     if "dit" in objective:
-        if not (run / vae_bundle.FOLDER).is_dir():
+        if not vae_bundle.bundle_folder(run).is_dir():
             raise RuntimeError(f"{run} lacks its VAE, {run / vae_bundle.FOLDER}. Start its train.py command again, with vae_run=<run of the VAE>.")
         vae, digest = vae_bundle.load_vae(run)
     else:
@@ -119,17 +125,19 @@ def newest_averages(run: Path) -> tuple[Checkpoint, str]:
     raise RuntimeError(f"{run} cannot be used: {found}. Start its train.py command again; it goes on where it stopped.")
 
 
-def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu") -> Generator:
+def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto") -> Generator:
     """A Generator of a run's networks, with the shift they were trained with.
 
     Args:
         sampling: the keys solver and guidance (config nodes), steps and batch_size.
+        tile: px, of the tiles that pictures are decoded in.
     Raises: ValueError if one of them cannot be used.
     """
+    check_tile(networks.vae, tile)
     return Generator(
         networks.dit,
         networks.text,
-        networks.vae.decode,
+        partial(decode_tiled, networks.vae, tile=tile),
         networks.vae.latent_channels,
         build(sampling["solver"]),
         build(sampling["guidance"]),
@@ -154,7 +162,8 @@ def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, 
         raise ValueError(f"the {clips.shape[1]} given frames fill all {f} latent frames of the clip: nothing is left to make. Set frames higher.")
     fitted = np.stack([fit(clip, h * vae.stride[1], w * vae.stride[2]) for clip in clips])  # b t h w 3
     with torch.no_grad():
-        encoded = vae.encode(to_float(torch.from_numpy(fitted)).to(vae.latent_mean.device)).cpu()  # b c given h w
+        video = to_float(torch.from_numpy(fitted)).to(vae.latent_mean.device)
+        encoded = torch.cat(list(encode_tiled(vae, [video])), dim=2).cpu()  # b c given h w
     latents = torch.zeros(len(clips), vae.latent_channels, f, h, w)
     latents[:, :, :given] = encoded
     known = torch.zeros(len(clips), f, dtype=torch.bool)

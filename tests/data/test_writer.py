@@ -1,5 +1,7 @@
 """Files that hold what was given, are read alike by both readers, and are never half there."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -26,6 +28,39 @@ def test_a_round_trip_keeps_the_picture(tmp_path: Path):
         assert found.shape == video.shape
         losses.append(np.mean((found.astype(float) - video) ** 2))
     assert 10 * np.log10(255**2 / np.mean(losses)) > 32  # 34 dB usual; halving the chroma alone costs down to 34.4
+
+
+class Made:
+    """A clip whose frames are made as they are asked for, and that knows how many of them anyone still holds."""
+
+    def __init__(self, video: np.ndarray) -> None:
+        self.video, self.made, self.most_held = video, [], 0
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in range(len(self.video)):
+            picture = self.video[number].copy()
+            self.made.append(weakref.ref(picture))
+            yield picture
+            del picture
+            self.most_held = max(self.most_held, sum(held() is not None for held in self.made))
+
+
+def test_frames_that_are_made_as_they_are_written_give_the_same_file_and_are_not_kept(tmp_path: Path):
+    video = render(draw_scene(0, 1), 17, 32, 48)
+    clip = Made(video)
+    assert write_mp4(tmp_path / "a.mp4", clip, 8).read_bytes() == write_mp4(tmp_path / "b.mp4", video, 8).read_bytes()
+    assert clip.most_held <= 2  # the first, which told the size, and the one just written
+    assert write_gif(tmp_path / "a.gif", Made(video), 8).read_bytes() == write_gif(tmp_path / "b.gif", video, 8).read_bytes()
+    assert write_png_strip(tmp_path / "a.png", Made(video)).read_bytes() == write_png_strip(tmp_path / "b.png", video).read_bytes()
+
+
+def test_a_clip_that_changes_its_size_midway_leaves_no_file(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"its frame 1 is uint8 \(16, 32, 3\)"):
+        write_mp4(tmp_path / "a.mp4", [np.zeros((32, 32, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)], 8)
+    assert not list(tmp_path.iterdir())
 
 
 def test_flat_colours_come_back(tmp_path: Path):

@@ -24,8 +24,8 @@ def network(noisy, t, text, fps):
     return torch.tanh(mixed + text.sum(dim=1)[:, None, None, None, None]) * (1 + t[:, None, :, None, None]) + 0.01 * fps[:, None, None, None, None]
 
 
-def decode(latents):
-    return latents[:, :1].repeat(1, 3, 1, 1, 1)
+def decode(chunks):
+    return (latents[:, :1].repeat(1, 3, 1, 1, 1) for latents in chunks)
 
 
 def make(**changes):
@@ -150,6 +150,25 @@ def test_videos_are_bytes_with_colours_last():
     videos = make(batch_size=2).videos(latents(make()))
     assert videos.shape == (5, 4, 3, 5, 3)
     assert videos.dtype == torch.uint8
+
+
+def test_frames_come_as_soon_as_their_latent_frame_is_decoded():
+    asked = []
+
+    def decode_noted(chunks):
+        for number, chunk in enumerate(chunks):
+            assert chunk.shape == (5, CHANNELS, 1, 3, 5)
+            asked.append(number)
+            yield from decode([chunk])
+
+    generator = Generator(network, encode, decode_noted, CHANNELS, Euler(), NoGuidance(), 2, 1.0)
+    made = latents(generator)
+    pieces = []
+    for number, frames in enumerate(generator.frames(made)):
+        assert asked == list(range(number + 1))
+        pieces.append(frames)
+    assert len(pieces) == 4
+    assert torch.equal(torch.cat(pieces, dim=1), make(batch_size=2).videos(made))
 
 
 def test_bytes_are_the_nearest_and_cut_at_both_ends():

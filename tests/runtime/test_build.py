@@ -64,7 +64,7 @@ def test_nested_nodes_are_built_and_objects_are_passed_as_they_are():
     assert recipe.rest.betas == (0.9, 0.99)  # the list became the tuple that the constructor asks for
     assert recipe.lr == 1.0
     assert isinstance(recipe.lr, float)
-    rest = object()
+    rest = recipe.rest
     node = {"_target_": "training.optim.Muon", "lr": 1, "momentum": 0.9, "weight_decay": 0.0, "adjust": "original", "adamw_layers": []}
     assert build(node, rest=rest).rest is rest
 

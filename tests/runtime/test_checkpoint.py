@@ -190,3 +190,11 @@ def test_restoring_is_all_or_nothing_with_a_table(tmp_path):
     assert all((target == 0).all() for target in targets.values())
     restore({"same": targets["same"]}, {"same": found["same"]}, "x")
     assert (targets["same"] == 1).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value):
+    targets = {"dit.a": torch.zeros(2), "dit.b": torch.zeros(3)}
+    with pytest.raises(CheckpointError, match=r"runs/a holds NaN or infinite values in 1 of 2 tensors, first in dit\.b"):
+        restore(targets, {"dit.a": torch.ones(2), "dit.b": torch.tensor([1.0, value, 3.0])}, "runs/a")
+    assert targets["dit.a"].abs().max() == 0
