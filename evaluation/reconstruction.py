@@ -1,6 +1,6 @@
-"""How close a video is to its source: PSNR, PSNR inside the object's box, SSIM, flicker; 8-bit RGB videos in, t h w c."""
+"""How close a video is to its source: PSNR, PSNR inside the object's box, SSIM, flicker, seams at block edges; 8-bit RGB videos in, t h w c."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, log10
 
@@ -14,6 +14,7 @@ Boxes = Sequence[Sequence[float]]  # of one frame: left, top, right, bottom in p
 PEAK = 255.0
 # What an identical clip counts in a mean; a difference of one level in one value of a 64x64x17 clip is 101 dB.
 HIGHEST_DB = 100.0
+HIGHEST_RATIO = 1000.0  # of edges, where a result is flat inside its blocks: JSON knows no infinity
 WINDOW = 11
 SIGMA = 1.5
 
@@ -81,9 +82,22 @@ def flicker(source: Video, result: Video) -> float:
     return float(np.abs(np.diff(result.astype(np.float64) - source, axis=0)).mean())
 
 
+def edge_ratio(source: Video, result: Video, block: int) -> float | None:
+    """How much stronger the gradient across the edges of blocks is than inside them, in units of the same ratio of the source.
+
+    1 is a picture without seams. The gradient is the mean absolute difference of neighbouring pixels, in height and in width; block edges
+    lie at multiples of `block` pixels from the top left corner. Relative to the source, because what it shows may lie on that grid too.
+
+    Returns: None if a frame holds no block edge or no two pixels inside a block, or one of the two shows nothing; infinite if the result is
+        flat inside its blocks.
+    """
+    return _edge_ratio([(source, result)], block)
+
+
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """Means over clips; the PSNR intervals are 95 % bootstrap intervals over clips."""
+    """Means over clips; the PSNR intervals are 95 % bootstrap intervals over clips. `psnr_db_of`: each clip's own, to compare
+    two autoencoders on the same clips; `edge_ratio`: by the name of the grid, all clips together."""
 
     psnr_db: float
     psnr_db_low: float
@@ -91,14 +105,28 @@ class Reconstruction:
     psnr_box_db: float | None
     ssim: float
     flicker: float
+    edge_ratio: Mapping[str, float | None]
+    psnr_db_of: Sequence[float]
     n: int
 
 
-def compare(sources: Sequence[Video], results: Sequence[Video], boxes: Sequence[Sequence[Boxes] | None], seed: int = 0) -> Reconstruction:
-    """Measure reconstructions; `boxes` of each clip as in box_psnr_db, or None where a clip's truth is not known."""
+def compare(
+    sources: Sequence[Video],
+    results: Sequence[Video],
+    boxes: Sequence[Sequence[Boxes] | None],
+    seed: int = 0,
+    blocks: Mapping[str, int] | None = None,
+) -> Reconstruction:
+    """Measure reconstructions.
+
+    Args:
+        boxes: of each clip as in box_psnr_db, or None where a clip's truth is not known.
+        blocks: grids to look for seams on, as pixels by name: {"patch": 2, "stride": 8}.
+    """
     if not len(sources) == len(results) == len(boxes) > 0:
         raise ValueError(f"got {len(sources)} sources, {len(results)} results and {len(boxes)} lists of boxes, wanted as many of each, at least one")
-    overall = bootstrap([min(HIGHEST_DB, psnr_db(a, b)) for a, b in zip(sources, results, strict=True)], seed)
+    each = [min(HIGHEST_DB, psnr_db(a, b)) for a, b in zip(sources, results, strict=True)]
+    overall = bootstrap(each, seed)
     boxed = [box_psnr_db(a, b, box) for a, b, box in zip(sources, results, boxes, strict=True) if box is not None]
     inside = [min(HIGHEST_DB, value) for value in boxed if value is not None]
     return Reconstruction(
@@ -108,8 +136,29 @@ def compare(sources: Sequence[Video], results: Sequence[Video], boxes: Sequence[
         psnr_box_db=float(np.mean(inside)) if inside else None,
         ssim=float(np.mean([ssim(a, b) for a, b in zip(sources, results, strict=True)])),
         flicker=float(np.mean([flicker(a, b) for a, b in zip(sources, results, strict=True)])),
+        edge_ratio={name: _capped(_edge_ratio(zip(sources, results, strict=True), block)) for name, block in (blocks or {}).items()},
+        psnr_db_of=[round(value, 4) for value in each],
         n=len(sources),
     )
+
+
+def _edge_ratio(pairs: Iterable[tuple[Video, Video]], block: int) -> float | None:
+    """Sums over all clips before any division: a nearly flat clip by itself would weigh without limit."""
+    if block < 1:
+        raise ValueError(f"block={block} is no size of a block in pixels: at least 1.")
+    totals = np.zeros((2, 2))  # source or result; sum of gradients at edges or inside: as many places in both, so that counts cancel
+    for pair in pairs:
+        _check(*pair)
+        for which, video in enumerate(pair):
+            for axis in (1, 2):
+                at_edge = np.arange(1, video.shape[axis]) % block == 0
+                steps = np.abs(np.diff(video.astype(np.int16), axis=axis))  # int16 holds the differences of bytes
+                gradient = np.moveaxis(steps, axis, 0).reshape(len(at_edge), -1).sum(axis=1, dtype=np.float64)
+                totals[which] += gradient[at_edge].sum(), gradient[~at_edge].sum()
+    (source_edge, source_inside), (edge, inside) = totals
+    if not source_edge or not source_inside or not edge + inside:
+        return None
+    return inf if not inside else float((edge / inside) / (source_edge / source_inside))
 
 
 def _check(source: Video, result: Video) -> None:
@@ -118,6 +167,10 @@ def _check(source: Video, result: Video) -> None:
     for video in (source, result):
         if video.dtype != np.uint8:
             raise ValueError(f"wanted 8-bit videos (uint8), got {video.dtype}; PSNR would take another peak for it")
+
+
+def _capped(ratio: float | None) -> float | None:
+    return None if ratio is None else min(HIGHEST_RATIO, ratio)
 
 
 def _decibel(mean_squared_error: float) -> float:

@@ -213,7 +213,40 @@ def _reconstructions(media: Media, folder: Path, samples: Figures, vae: Figures)
         f"On {figures['n']} clips of combinations it never saw: PSNR {figures['psnr_db']:.1f} dB{inside}, SSIM {figures['ssim']:.3f}. "
         f"The strict program still reads everything right in {percent(vae['ceiling']['value'])} of the reconstructions."
     )
-    return section(title, f'<p>{words}</p>\n<ul class="grid wide">{"".join(cards)}</ul>')
+    about = _cost(figures, vae.get("tokenizer"))
+    return section(title, f'<p>{words}</p>\n{about}<ul class="grid wide">{"".join(cards)}</ul>{_distances(figures)}')
+
+
+def _cost(figures: Figures, tokenizer: Figures | None) -> str:
+    """What the latents are and cost, and whether their edges show; nothing of an older evaluation."""
+    words = ""
+    if tokenizer:
+        stride = " x ".join(map(str, tokenizer["stride"]))
+        words = (
+            f"One latent position stands for {stride} frames and pixels and holds {tokenizer['latent_channels']} values: one for every "
+            f"{tokenizer['values_ratio']:.0f} of the clip, at most {tokenizer['bits_per_pixel']:.2f} bits for each pixel. "
+            f"Encoding and decoding take {tokenizer['encode_tflop']:.2g} and {tokenizer['decode_tflop']:.2g} TFLOP for a million pixels. "
+        )
+    seams = figures.get("edge_ratio", {}).get("stride")
+    words += "" if seams is None else f"Across the edges of latent positions pictures change {seams:.2f} times as much as the source's do."
+    return f"<p>{words}</p>\n" if words else ""
+
+
+def _distances(figures: Figures) -> str:
+    """How far the autoencoder's clips as a whole are from real ones."""
+    rows = [
+        (f"<code>{escape(name)}</code>", *(_short(node[key]) for key in ("value", "bias")), f"{_short(node['low'])} to {_short(node['high'])}", half)
+        for name, node in figures.get("frechet", {}).items()
+        if node["value"] is not None
+        for half in ["–" if node["halves"] is None else _short(node["halves"])]
+    ]
+    head = ("Frechet distance to the real clips", "measured", "of it by chance", "95&nbsp;% interval without that", "two halves of the real clips")
+    return table(head, rows, numbers=range(1, 5)) if rows else ""
+
+
+def _short(value: float) -> str:
+    """Three digits, never as a power of ten above one."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _losses(root: Path) -> str:

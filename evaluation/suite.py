@@ -3,8 +3,8 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from data.world.sampling import draw_scene
 from data.world.splits import heldout, motions
 from data.world.vocabulary import COLOURS, PLAIN_BACKGROUNDS, SHAPES, Attributes, Claim
 from evaluation import image_to_video, prompt_following
+from evaluation.autoencoder import Reconstruct, Tokenizer, beside, pictures
 from evaluation.gallery import Result, choose
 from evaluation.image_to_video import Animate, Given
 from evaluation.prompt_following import Generate, Prompt, Record
-from evaluation.reconstruction import HIGHEST_DB, Boxes, compare, psnr_db
+from evaluation.reconstruction import Boxes
 
 Video = NDArray[np.uint8]  # t h w c
-Reconstruct = Callable[[Sequence[Video]], Sequence[Video]]
 # Sample numbers of the four parts of an evaluation: unlike ranges, so that no two share noise.
 SEEN_FROM, ANIMATED_FROM, ANIMATED_SEEN_FROM = 100_000, 200_000, 300_000
 
@@ -96,27 +96,27 @@ def read_clips(folder: Path, count: int) -> list[Clip]:
     return clips
 
 
-def evaluate_vae(clips: Sequence[Clip], reconstruct: Reconstruct, seed: int, batch_size: int = 64) -> Result:
+def evaluate_vae(clips: Sequence[Clip], reconstruct: Reconstruct, seed: int, batch_size: int = 64, tokenizer: Tokenizer | None = None) -> Result:
     """The autoencoder on real held-out clips: picture measures, and whether the oracle still reads them (the ceiling of any generator)."""
     sources = [clip.video for clip in clips]
     results = [video for start in range(0, len(clips), batch_size) for video in reconstruct(sources[start : start + batch_size])]
     own = [Prompt(clip.short, clip.claim) for clip in clips]
     records = prompt_following.judged(own, results)
     raw = prompt_following.judged(own, sources)
-    figures = {
-        "vae": asdict(compare(sources, results, [clip.boxes for clip in clips], seed)),
-        "ceiling": prompt_following.summary(records) | {"mp4": prompt_following.summary(raw)},
-    }
-    items = [
-        {"source": clip.video, "video": result, "caption": clip.short, "psnr_db": min(HIGHEST_DB, psnr_db(clip.video, result))}
-        for clip, result in zip(clips[:6], results, strict=False)
-    ]
+    figures = pictures(sources, results, [clip.boxes for clip in clips], seed, tokenizer)
+    figures["ceiling"] = prompt_following.summary(records) | {"mp4": prompt_following.summary(raw)}
     sheet = [row for clip, record in zip(clips[:8], records, strict=False) for row in ((clip.video, "source: " + clip.short), _row(record))]
-    return Result(figures, {"reconstructions": items}, sheet)
+    return Result(figures, {"reconstructions": beside(sources, results, [clip.short for clip in clips])}, sheet)
 
 
 def evaluate_flow(
-    plan: Plan, clips: Sequence[Clip], seen_clips: Sequence[Clip], generate: Generate, animate: Animate, reconstruct: Reconstruct
+    plan: Plan,
+    clips: Sequence[Clip],
+    seen_clips: Sequence[Clip],
+    generate: Generate,
+    animate: Animate,
+    reconstruct: Reconstruct,
+    tokenizer: Tokenizer | None = None,
 ) -> Result:
     """A generator: prompt following with its controls, image to video, and the VAE behind it.
 
@@ -132,7 +132,7 @@ def evaluate_flow(
         image_to_video.animate_all(animate, reconstruct, _given(part[: plan.animated], plan.difficulty), first, plan.batch_size)
         for part, first in ((clips, ANIMATED_FROM), (seen_clips, ANIMATED_SEEN_FROM))
     )
-    vae = evaluate_vae(clips, reconstruct, plan.seed, plan.batch_size)
+    vae = evaluate_vae(clips, reconstruct, plan.seed, plan.batch_size, tokenizer)
 
     overall = prompt_following.summary(records)
     chances = prompt_following.chance(unseen, values(plan.difficulty))

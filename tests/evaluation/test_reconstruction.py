@@ -5,7 +5,7 @@ from math import inf, log10
 import numpy as np
 import pytest
 
-from evaluation.reconstruction import HIGHEST_DB, box_psnr_db, compare, flicker, psnr_db, ssim
+from evaluation.reconstruction import HIGHEST_DB, HIGHEST_RATIO, box_psnr_db, compare, edge_ratio, flicker, psnr_db, ssim
 
 
 def clip(value: int, frames: int = 3, height: int = 16, width: int = 20) -> np.ndarray:
@@ -94,6 +94,50 @@ def test_flicker_ignores_what_stands_still_and_counts_what_comes_and_goes() -> N
     blinking = source.copy()
     blinking[1::2] += np.uint8(9)
     assert flicker(source, blinking) == pytest.approx(9, abs=1e-12)
+
+
+def test_edge_ratio_is_one_without_seams_whatever_the_source_shows() -> None:
+    source = noise(8, height=32, width=24)
+    assert edge_ratio(source, source, 8) == 1
+    # Half the contrast everywhere is no seam.
+    assert edge_ratio(source, source // 2, 8) == pytest.approx(1, abs=0.01)
+    # What the source shows lies on the grid: eight times the contrast across it. A faithful result has no seam.
+    blocky = source // 8 + (16 * (np.add.outer(np.arange(32) // 8, np.arange(24) // 8) % 2 * 8))[:, :, None].astype(np.uint8)
+    assert edge_ratio(blocky, blocky, 8) == 1
+
+
+def test_edge_ratio_has_its_closed_form_on_stairs() -> None:
+    """A ramp of 2 levels a pixel in width, and one that takes 6 at every 4th pixel instead."""
+    steps = np.full(19, 2)
+    source = np.broadcast_to(np.r_[0, steps.cumsum()].astype(np.uint8)[None, None, :, None], (2, 16, 20, 3))
+    steps[3::4] = 6
+    result = np.broadcast_to(np.r_[0, steps.cumsum()].astype(np.uint8)[None, None, :, None], (2, 16, 20, 3))
+    assert edge_ratio(source, result, 4) == pytest.approx(3, abs=1e-12)
+    assert edge_ratio(result, source, 4) == pytest.approx(1 / 3, abs=1e-12)
+    turned = [video.swapaxes(1, 2) for video in (source, result)]
+    assert edge_ratio(*turned, 4) == pytest.approx(3, abs=1e-12)
+
+
+def test_edge_ratio_of_nothing_to_compare_is_none_and_of_pure_blocks_the_cap_in_a_mean() -> None:
+    source = noise(9, height=16, width=16)
+    assert edge_ratio(clip(9), clip(9), 8) is None
+    assert edge_ratio(source, source, 16) is None  # no edge inside the frame
+    assert edge_ratio(source, source, 1) is None  # no two pixels of one block
+    blocks = source[:, ::8, ::8].repeat(8, 1).repeat(8, 2)
+    assert edge_ratio(source, blocks, 8) == inf
+    assert compare([source], [blocks], [None], blocks={"stride": 8}).edge_ratio == {"stride": HIGHEST_RATIO}
+    with pytest.raises(ValueError, match="block=0"):
+        edge_ratio(source, source, 0)
+
+
+def test_edge_ratio_of_many_clips_weighs_them_by_what_they_show() -> None:
+    """A clip that is flat but for a level or two of dither would rule a mean of ratios."""
+    textured, flat = noise(10, height=16, width=16), noise(11, height=16, width=16) // 128
+    seams = flat.copy()
+    seams[:, :, 8:] += 9
+    assert (edge_ratio(flat, seams, 8) or 0) > 3
+    both = compare([textured, flat], [textured, seams], [None, None], blocks={"stride": 8}).edge_ratio["stride"]
+    assert both == pytest.approx(1, abs=0.05)
 
 
 def test_float_videos_and_unlike_shapes_are_refused() -> None:

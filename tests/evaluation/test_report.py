@@ -178,6 +178,32 @@ def test_an_empty_or_damaged_folder_is_refused_by_name(copy: Path, tmp_path: Pat
         page(copy)
 
 
+def test_what_the_autoencoder_costs_and_how_far_its_clips_are_stand_on_the_page(demo: Path, copy: Path) -> None:
+    path = copy / "vae" / "evaluation.json"
+    figures = json.loads(path.read_text())
+    figures["tokenizer"] = {"stride": [4, 8, 8], "latent_channels": 4, "values_ratio": 163.2, "bits_per_pixel": 0.123}
+    figures["tokenizer"] |= {"encode_tflop": 0.0051, "decode_tflop": 0.0075}
+    figures["vae"]["edge_ratio"] = {"stride": 1.019}
+    figures["vae"]["frechet"]["spectrum-6x4"] |= {"value": 2.5, "low": 2, "high": 3, "halves": None}
+    path.write_text(json.dumps(figures))
+    text = page(copy)
+    for shown in (
+        "stands for 4 x 8 x 8 frames",
+        "one for every 163 of the clip",
+        "0.12 bits",
+        "0.0051 and 0.0075 TFLOP",
+        "1.02 times",
+        "2.5",
+        "2 to 3",
+    ):
+        assert shown in text
+    # An evaluation of before has none of it, and features without enough samples are not shown.
+    del figures["tokenizer"], figures["vae"]["edge_ratio"], figures["vae"]["frechet"]
+    path.write_text(json.dumps(figures))
+    assert "Frechet" not in page(copy)
+    assert "random-conv-64" not in page(demo)
+
+
 def test_a_fast_run_says_that_its_samples_are_not_meant_to_be_good(copy: Path) -> None:
     assert "not meant to be good" not in page(copy)
     (copy / "stages.json").write_text(json.dumps({"recipe": "fast", "stages": []}))

@@ -1,0 +1,136 @@
+"""Named features of short windows of a video, for Frechet distances: fixed formulas and fixed weights, so that a name means the same numbers."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from evaluation.frechet import compare_sets
+from runtime.seeding import Stream, generator
+
+Video = NDArray[np.uint8]  # t h w c
+Windows = NDArray[np.uint8]  # k t h w c
+Values = NDArray[np.float64]
+LARGEST = (8, 32, 32)  # frames, height and width of a window: several of each clip make enough samples
+SMALLEST = (1, 8, 8)
+
+
+class VideoFeatures(Protocol):
+    """What is compared. `name` says which features they are and how many."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def __call__(self, windows: Windows) -> Values:
+        """(k, dimensions) of k windows."""
+        ...
+
+
+class Pixels:
+    """Mean colour, and mean change from frame to frame, of 4x4 parts of the window, in 8-bit levels: tint, layout and motion, no detail."""
+
+    name, dimensions = "pixels-4x4x4", 64
+
+    def __call__(self, windows: Windows) -> Values:
+        values = windows.astype(np.float64)
+        rows, columns = (np.arange(size) * 4 // size for size in windows.shape[2:4])
+        fold = [np.equal.outer(np.arange(4), places) for places in (rows, columns)]
+        down, across = (part / part.sum(axis=1, keepdims=True) for part in fold)  # 4 h, 4 w
+
+        def pooled(frames: Values) -> Values:
+            return np.einsum("kthwc,ih,jw->kijc", frames, down, across, optimize=True) / frames.shape[1]
+
+        change = np.abs(np.diff(values, axis=1)).mean(axis=-1, keepdims=True) if values.shape[1] > 1 else np.zeros((*values.shape[:4], 1))
+        return np.concatenate([pooled(values), pooled(change)], axis=-1).reshape(len(windows), -1)
+
+
+class Spectrum:
+    """Log energy of the brightness in 6 bands of spatial and 4 of temporal frequency: sharpness, texture, flicker, and no place.
+
+    Bands end at 0, 1/16, 1/8, 1/4, 1/2 cycles per pixel and at the corners; at 0, 1/8, 1/4 and 1/2 cycles per frame. Energy is in units of
+    what rounding to 8 bits adds, plus one, so that a plain ground is 0 and not minus infinity.
+    """
+
+    name, dimensions = "spectrum-6x4", 24
+
+    def __call__(self, windows: Windows) -> Values:
+        values = windows.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # k t h w
+        t, h, w = values.shape[1:]
+        taper = np.multiply.outer(np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1])
+        mean = (values * taper).sum(axis=(2, 3), keepdims=True) / taper.sum()
+        density = np.square(np.abs(np.fft.fftn((values - mean) * taper, axes=(1, 2, 3)))) / (t * np.square(taper).sum())
+        along, down, across = np.meshgrid(*(np.abs(np.fft.fftfreq(size)) for size in (t, h, w)), indexing="ij")
+        space = np.digitize(np.hypot(down, across), [1e-9, 1 / 16, 1 / 8, 1 / 4, 1 / 2], right=True)
+        time = np.digitize(along, [1e-9, 1 / 8, 1 / 4], right=True)
+        band = (space * 4 + time).ravel()
+        sums = np.stack([np.bincount(band, one.ravel(), minlength=24) for one in density])
+        return np.log1p(12 * sums / np.maximum(1, np.bincount(band, minlength=24)))
+
+
+class RandomConvolutions:
+    """Mean activations of a small convolution network with fixed random weights: combinations of edges, colours and motion that nobody chose.
+
+    Filters of the first layer sum to zero over space and time, but for every fourth: most see structure, some see colour.
+    """
+
+    name, dimensions = "random-conv-64", 64
+    LAYERS = ((3, 16, (3, 4, 4), (1, 2, 2)), (16, 32, (3, 4, 4), (2, 2, 2)), (32, 64, (2, 3, 3), (1, 1, 1)))
+
+    def __init__(self) -> None:
+        self.weights = []
+        for number, (channels, out, kernel, _) in enumerate(self.LAYERS):
+            drawn = generator(0, Stream.FEATURES, number).standard_normal((out, channels, *kernel))
+            if number == 0:
+                drawn[np.arange(out) % 4 > 0] -= drawn[np.arange(out) % 4 > 0].mean(axis=(2, 3, 4), keepdims=True)
+            drawn *= np.sqrt(2 / drawn[0].size)
+            self.weights.append(torch.from_numpy(drawn).float())
+
+    @torch.no_grad()
+    def __call__(self, windows: Windows) -> Values:
+        means = []
+        for part in torch.from_numpy(windows).split(64):
+            x = rearrange(part, "k t h w c -> k c t h w").float() / 127.5 - 1
+            for weight, (*_, kernel, stride) in zip(self.weights, self.LAYERS, strict=True):
+                # a window that is too short for the filters stands still at its ends
+                short = [max(0, least - size) for least, size in zip(kernel, x.shape[2:], strict=True)]
+                x = functional.pad(x, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else x
+                x = functional.conv3d(x, weight, stride=stride).relu()
+            means.append(reduce(x.double(), "k c t h w -> k c", "mean").numpy())
+        return np.concatenate(means)
+
+
+def distances(sources: Sequence[Video], results: Sequence[Video], seed: int = 0, resamples: int = 200) -> dict[str, Any]:
+    """Frechet distances between clips and their counterparts: by the name of the features; see `frechet.Distance`.
+
+    Features that the clips give too few samples for have a value of None, and `why`.
+
+    Raises: ValueError if a clip is smaller than 8x8 pixels.
+    """
+    shapes = [video.shape[:3] for video in (*sources, *results)]
+    if not shapes:
+        raise ValueError("a Frechet distance needs clips, got none.")
+    size = tuple(min(most, *(shape[axis] for shape in shapes)) for axis, most in enumerate(LARGEST))
+    if any(have < least for have, least in zip(size, SMALLEST, strict=True)):
+        raise ValueError(f"features of videos need frames of at least 8x8 pixels, got {size[2]}x{size[1]}. Set height and width.")
+    found: dict[str, Any] = {}
+    for features in (Pixels(), Spectrum(), RandomConvolutions()):
+        own, made = ([features(windows(video, size)) for video in side] for side in (sources, results))
+        try:
+            found[features.name] = compare_sets(own, made, seed, resamples).as_dict()
+        except ValueError as error:
+            found[features.name] = {"value": None, "why": str(error)}
+    return found
+
+
+def windows(video: Video, size: tuple[int, ...]) -> Windows:
+    """A video cut into windows that do not overlap, from its first frame and its top left corner; what is left over is left out."""
+    t, h, w = (have // part for have, part in zip(video.shape[:3], size, strict=True))
+    cut = video[: t * size[0], : h * size[1], : w * size[2]]
+    return np.ascontiguousarray(rearrange(cut, "(f t) (y h) (x w) c -> (f y x) t h w c", f=t, y=h, x=w))

@@ -1,0 +1,103 @@
+"""scripts/evaluate.py for a VAE on clips of its own: what it measures, and what it refuses to."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.writer import write_mp4
+from runtime.config import build, dump, load_run_config
+from train import main as train
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["objective=vae", "objective.vae.widths=[8,8,16]", "objective.vae.encoder_depths=[0,1,1]", "objective.vae.decoder_depths=[0,1,1]"]
+TINY += ["data=videos", "data.probes=null", "data.workers=0", "trainer=toy", "trainer.max_steps=2", "trainer.threads=1", "tracking=none"]
+
+
+def films(folder: Path, numbers: range) -> Path:
+    """Plain clips whose brightness is their number times 20, in two shapes."""
+    folder.mkdir()
+    for number in numbers:
+        height, width = (32, 48) if number % 2 else (48, 32)
+        write_mp4(folder / f"{number}.mp4", np.full((9, height, width, 3), 20 * number, np.uint8), 8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs `held` (three of nine clips held out), and the configs alone of `all` (none) and `blind` (validated on the clips it trained on)."""
+    root = tmp_path_factory.mktemp("own")
+    films(root / "films", range(9))
+    films(root / "others", range(9, 12))
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", f"run={root / 'held'}", f"data.train={root / 'films'}", "data.hold_out=3", *TINY])
+        train()
+    saved = load_run_config(root / "held")
+    for name, changed in {"all": {"hold_out": 0}, "blind": {"hold_out": 0, "val": str(root / "films")}}.items():
+        (root / name).mkdir()
+        (root / name / "config.yaml").write_text(dump(saved | {"data": saved["data"] | changed}))
+    return root
+
+
+@pytest.fixture
+def evaluate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """What `python scripts/evaluate.py ...` does, here: exit status, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="__main__")
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def captions(run: Path) -> set[str]:
+    return {item["caption"] for item in json.loads((run / "evaluation" / "gallery.json").read_text())["reconstructions"]}
+
+
+def test_a_run_on_own_clips_is_measured_on_those_it_held_out(runs: Path, evaluate) -> None:
+    code, out, _ = evaluate(f"run={runs / 'held'}")
+    assert code == 0
+    found = json.loads((runs / "held" / "evaluation.json").read_text())
+    assert found["vae"]["n"] == 3
+    index = build(load_run_config(runs / "held")["data"]).training_index()
+    trained = {Path(index.name(row)).name for row in range(len(index))}
+    assert len(trained) == 6
+    assert trained.isdisjoint(Path(name).name for name in captions(runs / "held"))
+    assert found["protocol"]["videos"] == "held out by the run"
+    assert found["tokenizer"]["stride"] == [4, 8, 8]
+    assert "stride 4x8x8: 16 channels" in out
+    assert "ceiling" not in found
+
+
+def test_other_clips_are_measured_by_name(runs: Path, evaluate) -> None:
+    code, out, _ = evaluate(f"run={runs / 'held'}", f"videos={runs / 'others'}", "clips=2")
+    assert code == 0
+    assert json.loads((runs / "held" / "evaluation.json").read_text())["vae"]["n"] == 2
+    assert "2 clips of" in out
+    assert captions(runs / "held") <= {"9.mp4", "10.mp4", "11.mp4"}
+
+
+def test_clips_that_were_trained_on_measure_nothing(runs: Path, evaluate) -> None:
+    """On them a VAE looks better than it is."""
+    for arguments, words in (
+        ([f"run={runs / 'all'}"], "it held no clip out"),
+        ([f"run={runs / 'blind'}"], "9 of the 9 clips"),
+        ([f"run={runs / 'held'}", f"videos={runs / 'films'}"], "6 of the 9 clips"),
+        ([f"run={runs / 'held'}", "world=x", "videos=y"], "both given"),
+    ):
+        code, _, err = evaluate(*arguments)
+        assert code == 1
+        assert words in err
+        assert "Set videos=<a folder of other clips>" in err or "Set one of them" in err
+        assert len(err.strip().splitlines()) == 1

@@ -1,0 +1,94 @@
+"""scripts/rate_distortion.py: equal training FLOP for every arm, nothing done twice, and a page from raw figures."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Config, ConfigError, compose
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def script() -> dict:
+    return runpy.run_path(str(ROOT / "scripts" / "rate_distortion.py"), run_name="rate_distortion")
+
+
+def config(*overrides: str) -> Config:
+    return compose("rate_distortion", list(overrides)) | {"peers": {}}
+
+
+def test_every_shipped_arm_spends_the_same_training_flop_to_within_one_step(script: dict) -> None:
+    given = config()
+    jobs = script["plan"](given)
+    assert {job.arm for job in jobs} == set(given["arms"])
+    for job in jobs:
+        budget = 1e12 * given["budget_tflop"]
+        assert budget - job.flop_per_step < job.steps * job.flop_per_step <= budget, job.arm
+        assert f"trainer.max_steps={job.steps}" in job.commands(Path("world"), 3)[0]
+    # Arms that cost unlike amounts take unlike numbers of steps.
+    assert max(job.steps for job in jobs) > 2 * min(job.steps for job in jobs)
+
+
+def test_a_step_costs_what_the_trainer_will_bill(script: dict) -> None:
+    """By hand: three forward passes of every crop."""
+    from runtime.build import build
+
+    overrides = ["experiment=rate_distortion", "data.batch_size=3", "objective.vae.latent_channels=4"]
+    vae = build(compose("train", ["run=x", *overrides])["objective"]["vae"])
+    assert script["step_flop"](overrides) == 3 * 3 * sum(vae.flops(17, 32, 32).values())
+    assert script["step_flop"]([*overrides, "data.crop.size=64"]) == 3 * 3 * sum(vae.flops(17, 64, 64).values())
+
+
+def test_seeds_are_paired_and_folders_distinct(script: dict) -> None:
+    jobs = script["plan"](config("seeds=[3,4]", "only=[world c4,8x8x8 c32]"))
+    assert len({job.run for job in jobs}) == len(jobs)
+    by_arm = {job.arm: [other for other in jobs if other.arm == job.arm] for job in jobs}
+    for own in by_arm.values():
+        assert [job.overrides[-1] for job in own] == ["seed=3", "seed=4"]
+        assert own[0].steps == own[1].steps
+
+
+def test_what_cannot_be_measured_is_refused(script: dict) -> None:
+    for changed, words in (
+        ({"budget_tflop": 0}, "budget_tflop=0"),
+        ({"arms": {}}, "got 0 arms"),
+        ({"peers": config()["arms"]}, "an arm and a peer"),
+        ({"only": ["x"]}, "not a choice"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            script["check"](config() | changed)
+    with pytest.raises(ConfigError, match="holds no figures"):
+        script["read"](Path("/nowhere.json"))
+
+
+@pytest.mark.slow
+def test_the_command_fills_a_page_and_started_again_trains_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- rate-distortion -->\n<!-- end rate-distortion -->\nafter\n")
+    command = [sys.executable, "scripts/rate_distortion.py", f"out={tmp_path / 'out'}", f"raw={tmp_path / 'raw.json'}", f"page={page}", "clips=3"]
+    command += ["world=['difficulty=standard','clips=16','val=4','heldout=3']", "budget_tflop=0.08", "ours=['optim=adamw']"]
+    command += ["only=[world c4,8x8x8 c32]"]
+
+    def run(*more: str) -> str:
+        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+        return done.stdout
+
+    first = run()
+    assert first.count("$ python train.py") == 2
+    text = page.read_text()
+    assert (text.count("| 4x8x8 |"), text.count("| 8x8x8 |")) == (1, 1)
+    assert text.startswith("before\n<!-- rate-distortion -->\n`python scripts/rate_distortion.py")
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    assert all(0.06e12 < arm["training_flop"] <= 0.08e12 for arm in raw["arms"])
+    again = run()
+    assert "$ python train.py" not in again
+    assert again.count("done before") == 3  # the world too
+    page.write_text("<!-- rate-distortion -->\nspoilt\n<!-- end rate-distortion -->\n")
+    run("train=false")
+    assert page.read_text() == text.removeprefix("before\n").removesuffix("after\n")
