@@ -41,6 +41,11 @@ class Batch:
         return len(self.samples)
 
     @property
+    def parts(self) -> "tuple[Batch]":
+        """Itself: a Batch is a pass of one part, see `Packed`."""
+        return (self,)
+
+    @property
     def content(self) -> Tensor:
         """The video or the latents, whichever this batch holds."""
         content = self.video if self.video is not None else self.latents
@@ -55,3 +60,30 @@ class Batch:
             video=None if self.video is None else self.video.to(device, non_blocking=True),
             latents=None if self.latents is None else self.latents.to(device, non_blocking=True),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Batches of unlike shape that pass through the network at once, as one sequence."""
+
+    parts: tuple[Batch, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.parts) > 1, f"a pack of {len(self.parts)} parts: one part is a Batch, none is nothing"
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """See `Batch`."""
+        return tuple(sample for part in self.parts for sample in part.samples)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """See `Batch`."""
+        return tuple(row for part in self.parts for row in part.rows)
+
+    def to(self, device: torch.device | str) -> "Packed":
+        """The same pack with its tensors on `device`."""
+        return Packed(tuple(part.to(device) for part in self.parts))

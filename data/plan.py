@@ -1,5 +1,6 @@
 """Which samples a step sees, as a function of (seed, step) alone: neither workers nor ranks have a say in it."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,17 +142,47 @@ class MicroBatches:
 
     def cut(self, draws: Sequence[Draw], buckets: Sequence[Bucket | None]) -> list[list[Draw]]:
         """Parts in the order in which their shapes first appear."""
-        groups: dict[Bucket | None, list[Draw]] = defaultdict(list)
-        for draw in draws:
-            groups[buckets[draw.row]].append(draw)
-        return [part for bucket, group in groups.items() for part in self._parts(group, bucket)]
+        return [part for bucket, group in _by_shape(draws, buckets).items() for part in self._parts(group, bucket)]
 
-    def _parts(self, group: list[Draw], bucket: Bucket | None) -> list[list[Draw]]:
-        assert bucket is not None, "a row without a shape is never drawn"
+    def passes(self, draws: Sequence[Draw], buckets: Sequence[Bucket | None]) -> list[list[list[Draw]]]:
+        """What passes through the network at once, each pass as its parts of one shape: here one part a pass."""
+        return [[part] for part in self.cut(draws, buckets)]
+
+    def _parts(self, group: list[Draw], bucket: Bucket) -> list[list[Draw]]:
         size = len(group) if self.size is None else self.size
         if self.tokens is not None:
             size = min(size, max(1, self.tokens // bucket.tokens(self.grid)))
         return [group[start : start + size] for start in range(0, len(group), size)]
+
+
+class Sequences(MicroBatches):
+    """Parts of unlike shape pass at once, within the same limits together, so that many shapes need few passes."""
+
+    def passes(self, draws: Sequence[Draw], buckets: Sequence[Bucket | None]) -> list[list[list[Draw]]]:
+        """Shapes in the order in which they first appear; a shape's draws are divided where a pass is full."""
+        passes: list[list[list[Draw]]] = []
+        clips_left = tokens_left = 0  # in the last pass
+        for bucket, group in _by_shape(draws, buckets).items():
+            cost = bucket.tokens(self.grid)
+            while group:
+                count = min(len(group), clips_left, tokens_left // cost)
+                if count == 0:
+                    passes.append([])
+                    clips_left, tokens_left = self.size or sys.maxsize, max(cost, self.tokens or sys.maxsize)
+                    continue
+                passes[-1].append(group[:count])
+                group, clips_left, tokens_left = group[count:], clips_left - count, tokens_left - count * cost
+        return passes
+
+
+def _by_shape(draws: Sequence[Draw], buckets: Sequence[Bucket | None]) -> dict[Bucket, list[Draw]]:
+    """Draws by shape, in the order in which their shapes first appear."""
+    groups: dict[Bucket, list[Draw]] = defaultdict(list)
+    for draw in draws:
+        bucket = buckets[draw.row]
+        assert bucket is not None, "a row without a shape is never drawn"
+        groups[bucket].append(draw)
+    return groups
 
 
 def _cut(tokens: np.ndarray, most: int | None, most_tokens: int | None) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from data.files.media import Media
 from data.files.reader import VideoReader
 from data.index import Index, read_sources
 from data.loader import Loader
-from data.plan import EpochPlan, MicroBatches, OnePass
+from data.plan import EpochPlan, MicroBatches, OnePass, Sequences
 from data.shapes import Shapes
 from data.transforms import Crop
 from models.geometry import Grid, latent_grid
@@ -34,7 +34,7 @@ class Encoder:
 
     Args:
         encode: float32 b c t h w in [-1, 1], on the CPU -> whitened latents b c f h w.
-        key: sha256 of its weights.
+        key: names what its latents depend on.
         stride: (t, h, w).
     """
 
@@ -66,6 +66,7 @@ class Videos:
         bad_limit: share of unusable files above which a run stops.
         probes: folder that keeps what was found in files; None looks again at every start.
         file_budget_s: a file that takes a worker longer is given up.
+        packing: whether clips of one shape pass at once, or of any, as one sequence. Validation passes by shape in any case.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Videos:
         bad_limit: float,
         probes: str | None,
         file_budget_s: float,
+        packing: Literal["bucket", "sequence"] = "bucket",  # of runs from before there was a choice
     ) -> None:
         if memory_mb < 0 or val_samples < 1 or hold_out < 0:
             raise ValueError(
@@ -105,6 +107,7 @@ class Videos:
         self.shape, self.grid, self.fps = shape, grid, fps
         self.batch_size, self.batch_tokens = batch_size, batch_tokens
         self.micro, self.workers = MicroBatches(micro_batch, micro_tokens, grid), workers
+        self.passes = Sequences(micro_batch, micro_tokens, grid) if packing == "sequence" else self.micro
         self.reader, self.crop, self.memory_bytes = reader, crop, memory_mb * 2**20
         self.latents, self.latent_dtype = latents, latent_dtype
         self.val_samples, self.bad_limit = val_samples, bad_limit
@@ -166,7 +169,7 @@ class Videos:
         else:
             source = VideoDataset(clips, self.reader, seed, self.crop, self.bad_limit, self.memory_bytes)
             workers = self.workers
-        return self._noted(Loader(source, self.plan(source, seed), self.micro, workers, self.file_budget_s, rank, ranks))
+        return self._noted(Loader(source, self.plan(source, seed), self.passes, workers, self.file_budget_s, rank, ranks))
 
     def validation(self, encoder: Encoder | None) -> list[Batch]:
         """The first clips of the validation set in micro-batches, the same in every run: whole, from the middle of each file, samples 0, 1...
@@ -178,7 +181,8 @@ class Videos:
         source = VideoDataset(clips, self.reader, None, None, bad_limit=1.0)
         usable = [row for row, bucket in enumerate(clips.buckets) if bucket is not None]
         loader = self._noted(Loader(source, OnePass(usable), self.micro, self.workers, self.file_budget_s))
-        (batches,) = loader.steps(0, 1)
+        (passes,) = loader.steps(0, 1)
+        batches = [batch for each in passes for batch in each.parts]
         loader.close()
         if encoder is None or self.latents is None:
             return batches

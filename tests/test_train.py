@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from data.writer import write_mp4
+from runtime.checkpoint import read
 from runtime.tracking import TIME_FIELDS
 from train import main, next_command
 from training.inference import Shape, load_networks
@@ -105,6 +108,28 @@ def test_a_killed_flow_run_ends_like_an_uninterrupted_one_and_needs_its_vae_no_m
     assert f"next: python sample.py run={tmp_path / 'cut'}" in said
 
 
+def test_a_start_from_another_run_is_its_averages_in_every_part_and_is_never_made_again(tmp_path, clips, vae_run, capsys):
+    flow, still = [*TINY, *TINY_FLOW, *clips, "trainer.max_steps=1"], ["optim.lr=0.0", "optim.rest.lr=0.0"]
+    pictures = ["data.shape.frames=1"]
+    train(f"run={tmp_path / 'pictures'}", *flow, f"vae_run={vae_run}", *pictures)
+    second = [f"run={tmp_path / 'clips'}", *flow, f"init_from={tmp_path / 'pictures'}"]
+    train(*second, f"vae_run={vae_run}", *still)
+    assert f"start       from {tmp_path / 'pictures'} step 1: " in capsys.readouterr().err
+    parts = [read(tmp_path / name / "checkpoints/step-00000001").parts for name in ("pictures", "clips")]
+    assert all(torch.equal(tensor, parts[1][part][name]) for name, tensor in parts[0]["ema"].items() for part in ("ema", "weights"))
+    shutil.rmtree(tmp_path / "pictures")
+    train(*second, *still)
+    said = capsys.readouterr().err
+    assert "all 1 steps are done" in said
+    assert "start  " not in said
+    with pytest.raises(SystemExit):
+        train(f"run={tmp_path / 'clips'}", *flow, *still)
+    assert re.search(r"init_from='.*pictures', now None", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        train(f"run={tmp_path / 'y'}", *flow, f"vae_run={vae_run}", f"init_from={vae_run}")
+    assert "holds weights of vae, and this run trains dit, text" in capsys.readouterr().err
+
+
 def test_an_unreadable_clip_is_named_and_the_run_goes_on(tmp_path, clips):
     folder = Path(clips[0].removeprefix("data.train=")).parent
     (folder / "broken.mp4").write_text("not a video")
@@ -124,6 +149,7 @@ def test_a_run_knows_what_its_clips_were(tmp_path, clips, vae_run):
     [
         (["data.train=my clips", "data/crop=detail", "data.crop.size=16"], "objective=flow vae_run=runs/v 'data.train=my clips' run="),
         (["seed=3", "trainer.max_steps=5"], "objective=flow vae_run=runs/v data.train=a run="),
+        (["init_from=runs/w", "objective/part=decoder", "data.train=a"], "objective=flow vae_run=runs/v data.train=a run="),
         (["experiment=ucf101/vae", "videos=/data/u"], "experiment=ucf101/labels vae_run=runs/v videos=/data/u run="),
         (["experiment=demo/vae_fast"], "experiment=demo/dit_fast vae_run=runs/v"),
         (["experiment=demo/vae"], "experiment=demo/dit vae_run=runs/v"),
@@ -144,6 +170,8 @@ def test_a_wrong_start_is_refused_in_a_line_or_two(tmp_path, clips, vae_run, cap
         ([*TINY, *TINY_FLOW, *clips, run], "vae_run is null"),
         ([*TINY, *TINY_FLOW, *clips, run, f"vae_run={tmp_path}"], "is not a run folder"),
         ([*TINY, *TINY_VAE, *clips, run, f"vae_run={vae_run}"], "is for objective=flow"),
+        ([*TINY, *TINY_VAE, *clips, run, "data.packing=sequence"], "data.packing=sequence, but a VAE takes clips of one shape, wanted bucket. Set"),
+        ([*TINY, *TINY_FLOW, *clips, run, f"vae_run={vae_run}", "data.packing=sequence", "trainer.compile=blocks"], "compile=blocks makes a graph"),
         ([*TINY, *TINY_VAE, *clips, f"run={vae_run}", "seed=1"], "seed=0, now 1"),
         ([*TINY, *TINY_VAE, "data.train=nowhere", clips[1], run], "nowhere"),
         ([*TINY, *TINY_VAE, *clips, run, "seed=abc"], "Set seed"),

@@ -1,12 +1,16 @@
 """Flow matching as an objective: known frames, captions, times and noise are drawn here, so that the DiT knows none of it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch
+from data.batch import Batch, Packed
 from flow.conditioning import KnownFrames
 from flow.generate import Generator
 from flow.guidance import Guidance
@@ -16,13 +20,29 @@ from flow.path import interpolate, velocity
 from flow.solvers import Solver
 from flow.timesteps import Law, shift
 from models.dit import DiT
-from models.geometry import Layout, latent_grid, token_grid
+from models.geometry import Grid, Layout, bounds, latent_grid, token_grid
 from models.text import TextEncoder
 from models.text_frozen import HuggingFaceText
 from models.vae import VideoVAE
 from runtime.seeding import Rng
 from training.captions import CaptionPolicy
 from training.objective import Figures, Loss, Preview
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Samples of one shape as the network is shown them: latents and noise b c f h w, known frames and flow times (b f)."""
+
+    latents: Tensor
+    noise: Tensor
+    known: Tensor
+    t: Tensor
+    prompts: Sequence[str]
+    fps: Tensor
+
+    @property
+    def noisy(self) -> Tensor:
+        return interpolate(self.latents, self.noise, self.t)
 
 
 class FlowObjective:
@@ -74,15 +94,10 @@ class FlowObjective:
         for network in (self.dit, self.text, self.vae):
             network.to(device)
 
-    def loss(self, batch: Batch, rng: Rng) -> Loss:
-        latents = self._latents(batch)  # b c f h w
-        frames, device = latents.shape[2], latents.device
-        known = self.conditioning.draw(rng, batch.samples, frames)  # b f
-        prompts = self.captions.draw(rng, batch.samples, batch.captions, known.any(dim=1).tolist())
-        t = torch.where(known, 0.0, shift(self.timesteps.draw(rng, batch.samples, frames), self.shift)).to(device)  # b f
-        errors, unknown = self._errors(latents, known.to(device), t, prompts, batch, rng)
-        count = values_per_frame(latents)
-        return Loss(errors.sum(), unknown.sum() * count, self._by_time(errors, unknown, t, count))
+    def loss(self, batch: Batch | Packed, rng: Rng) -> Loss:
+        """What is drawn hangs on the sample numbers alone, so a Packed has the loss and the gradient of its parts, in one pass."""
+        shown = [self._drawn(part, rng) for part in batch.parts]
+        return _added([self._part_loss(one, velocity) for one, velocity in zip(shown, self._velocities(shown), strict=True)])
 
     def validate(self, batch: Batch, rng: Rng) -> Figures:
         """No known frames, times spread evenly over the bins; "loss_shuffled" is the same with each clip under another clip's caption."""
@@ -93,11 +108,13 @@ class FlowObjective:
         place = [(sample % self.bins + (sample // self.bins % 4 + 0.5) / 4) / self.bins for sample in batch.samples]
         t = torch.tensor(place, device=device)[:, None].expand(-1, frames)  # b f
         prompts = self.captions.fixed(batch.captions)
-        errors, unknown = self._errors(latents, known, t, prompts, batch, rng)
+        shown = _Shown(latents, self._noise(latents, batch, rng), known, t, prompts, batch.fps)
+        errors, unknown = self._errors(shown, *self._velocities([shown])), ~known
         values = values_per_frame(latents)
         figures = {"loss": (errors.sum(), unknown.sum() * values), **self._by_time(errors, unknown, t, values)}
         if len(batch) > 1:
-            other, _ = self._errors(latents, known, t, prompts[1:] + prompts[:1], batch, rng)
+            shuffled = replace(shown, prompts=prompts[1:] + prompts[:1])
+            other = self._errors(shuffled, *self._velocities([shuffled]))
             figures["loss_shuffled"] = (other.sum(), unknown.sum() * values)
         return figures
 
@@ -107,7 +124,7 @@ class FlowObjective:
         generator = Generator(
             self.dit,
             self.text,
-            self.vae.decode,
+            self.vae.decode_stream,
             self.vae.latent_channels,
             self.solver,
             self.guidance,
@@ -122,15 +139,16 @@ class FlowObjective:
     def refresh(self, batches: Sequence[Batch]) -> None:
         """The frozen VAE carries its statistics; nothing follows from the weights."""
 
-    def flops(self, batch: Batch) -> int:
+    def flops(self, batch: Batch | Packed) -> int:
         """Backward counts twice the forward; what frozen networks encode counts once, if they run at all."""
-        t, h, w = batch.content.shape[2:]
-        encoding = 0
-        if batch.video is not None:
-            encoding = len(batch) * self.vae.flops(t, h, w)["encode"]
-            t, h, w = latent_grid(t, h, w, self.vae.stride)
-        grid = token_grid((t, h, w), self.dit.patch)
-        layout = Layout.batch(len(batch), grid, self.text.max_tokens)
+        encoding, grids = 0, list[Grid]()
+        for part in batch.parts:
+            t, h, w = part.content.shape[2:]
+            if part.video is not None:
+                encoding += len(part) * self.vae.flops(t, h, w)["encode"]
+                t, h, w = latent_grid(t, h, w, self.vae.stride)
+            grids += [token_grid((t, h, w), self.dit.patch)] * len(part)
+        layout = Layout(tuple(grids), (self.text.max_tokens,) * len(batch))
         text = self.text.flops(len(batch)) * (1 if isinstance(self.text, HuggingFaceText) else 3)
         return 3 * self.dit.flops(layout) + text + encoding
 
@@ -142,13 +160,48 @@ class FlowObjective:
         with torch.no_grad(), torch.autocast(batch.video.device.type, enabled=False):
             return self.vae.encode(batch.video)
 
-    def _errors(self, latents: Tensor, known: Tensor, t: Tensor, prompts: Sequence[str], batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
-        """Squared errors per latent frame (b f), and which frames count (b f)."""
-        _, channels, *grid = latents.shape
-        noise = unit_noise(rng, batch.samples, channels, (grid[0], grid[1], grid[2])).to(latents.device)
-        predicted = self.dit(interpolate(latents, noise, t), t, self.text(prompts), batch.fps)
-        return frame_errors(predicted, velocity(latents, noise), ~known), ~known
+    def _noise(self, latents: Tensor, batch: Batch, rng: Rng) -> Tensor:
+        _, channels, f, h, w = latents.shape
+        return unit_noise(rng, batch.samples, channels, (f, h, w)).to(latents.device)
+
+    def _drawn(self, batch: Batch, rng: Rng) -> _Shown:
+        """A training batch of one shape with all that is random about it."""
+        latents = self._latents(batch)
+        frames, device = latents.shape[2], latents.device
+        known = self.conditioning.draw(rng, batch.samples, frames)
+        prompts = self.captions.draw(rng, batch.samples, batch.captions, known.any(dim=1).tolist())
+        t = torch.where(known, 0.0, shift(self.timesteps.draw(rng, batch.samples, frames), self.shift)).to(device)
+        return _Shown(latents, self._noise(latents, batch, rng), known.to(device), t, prompts, batch.fps)
+
+    def _velocities(self, shown: Sequence[_Shown]) -> list[Tensor]:
+        """The network's answer to each, b c f h w, in one pass."""
+        text = self.text([prompt for one in shown for prompt in one.prompts])
+        if len(shown) == 1:
+            return [self.dit(shown[0].noisy, shown[0].t, text, shown[0].fps)]
+        videos = [video for one in shown for video in one.noisy.unbind()]
+        t, fps = torch.cat([one.t.flatten() for one in shown]), torch.cat([one.fps for one in shown])
+        velocities = self.dit.forward_packed(videos, t, text, fps)
+        return [torch.stack(velocities[start:stop]) for start, stop in bounds([len(one.fps) for one in shown])]
+
+    def _errors(self, shown: _Shown, predicted: Tensor) -> Tensor:
+        """Squared errors per latent frame (b f)."""
+        return frame_errors(predicted, velocity(shown.latents, shown.noise), ~shown.known)
+
+    def _part_loss(self, shown: _Shown, predicted: Tensor) -> Loss:
+        errors, unknown, values = self._errors(shown, predicted), ~shown.known, values_per_frame(shown.latents)
+        return Loss(errors.sum(), unknown.sum() * values, self._by_time(errors, unknown, shown.t, values))
 
     def _by_time(self, errors: Tensor, unknown: Tensor, t: Tensor, values: int) -> dict[str, tuple[Tensor, Tensor]]:
         sums, counts = loss_by_time(errors, unknown, t, values, self.bins)
         return {f"loss_t{number}of{self.bins}": (sums[number], counts[number]) for number in range(self.bins)}
+
+
+def _added(losses: Sequence[Loss]) -> Loss:
+    """The loss of all parts together; they have the same logs."""
+    logs = {name: (_sum([loss.logs[name][0] for loss in losses]), _sum([loss.logs[name][1] for loss in losses])) for name in losses[0].logs}
+    return Loss(_sum([loss.total for loss in losses]), _sum([loss.count for loss in losses]), logs)
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Without a 0 to start from: one value stays what it is."""
+    return reduce(add, values)

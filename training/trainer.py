@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 
 from accounting.meter import Meter
-from data.batch import Batch
+from data.batch import Batch, Packed
 from data.writer import contact_sheet
 from runtime.checkpoint import Checkpoints, restore
 from runtime.device import autocast, describe, pick_device, pick_precision
@@ -21,6 +21,7 @@ from runtime.preemption import StopRequest
 from runtime.run_folder import RunFolder
 from runtime.seeding import Rng
 from runtime.tracking import Journal, Tracker
+from training.compiled import compile_blocks, uncompiled
 from training.ema import EMA, network_state
 from training.figures import Tally
 from training.objective import Objective
@@ -41,7 +42,7 @@ class StepLoader(Protocol):
         """Seconds spent waiting for data so far."""
         ...
 
-    def steps(self, start_step: int, stop_step: int) -> Iterator[list[Batch]]:
+    def steps(self, start_step: int, stop_step: int) -> Iterator[Sequence[Batch | Packed]]:
         """The micro-batches of each step."""
         ...
 
@@ -76,6 +77,7 @@ class Trainer:
         bad_steps: so many steps in a row without a finite loss and gradient end the run.
         threads: CPU threads of one operation; null: PyTorch's choice. A small network's operations are over before a second thread has
             joined in, so one may be faster than two.
+        compile: none, or blocks: each block by torch.compile, once for every shape of batch. Validation and previews run uncompiled.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Trainer:
         keep_last: int,
         bad_steps: int,
         threads: int | None,
+        compile: Literal["none", "blocks"],
     ) -> None:
         if (max_steps is None or max_steps < 1) and not budget_s:
             raise ValueError(f"max_steps={max_steps} without a budget trains nothing. Set trainer.max_steps, or trainer.budget_s.")
@@ -109,7 +112,7 @@ class Trainer:
         self.clip_norm, self.ema_decay = clip_norm, ema_decay
         self.log_every, self.validate_every, self.preview_every = log_every, validate_every, preview_every
         self.checkpoint_every, self.keep_last, self.bad_steps = checkpoint_every, keep_last, bad_steps
-        self.threads = threads
+        self.threads, self.compile = threads, compile
 
     def precision_of(self, folder: RunFolder) -> str:
         """float32 or bfloat16: chosen at a run's first start and kept in its folder."""
@@ -142,6 +145,8 @@ class Trainer:
             print(f"{folder.path} is complete: all {state.end} steps are done.", file=sys.stderr)
             return
 
+        if self.compile == "blocks":
+            compile_blocks(objective.networks)
         self._announce(objective, validation, folder, precision, state)
         rng, timed = Rng(seed), list[float]()
         with StopRequest() as stop, Journal(folder.metrics, state.step) as journal, Progress(state.step, state.end) as progress:
@@ -173,7 +178,7 @@ class Trainer:
                 if last or _due(state.step, self.log_every):
                     self._log(journal, tracker, progress, state, factor)
                 if validating or saving:
-                    with _averaged(objective, state.ema):
+                    with self._averaged(objective, state.ema):
                         objective.refresh([batch.to(self.device) for batch in validation])
                         if validating:
                             row = {"kind": "val", "step": state.step, **validate(objective, validation, precision, self.device)}
@@ -183,7 +188,7 @@ class Trainer:
                 if saving:
                     self._save(checkpoints, folder, objective, state, precision)
                 if validation and _due(state.step, self.preview_every):
-                    with _averaged(objective, state.ema):
+                    with self._averaged(objective, state.ema):
                         self._preview(objective, validation[0], folder.samples / f"step-{state.step:08d}.png", precision)
                 if asked and not last:
                     progress.say(f"asked to stop: saved at step {state.step}; the same command goes on from here")
@@ -208,7 +213,7 @@ class Trainer:
         print(f"resuming from {saved.folder} (step {saved.step})", file=sys.stderr)
         return state
 
-    def _steps(self, loader: StepLoader, state: State) -> Iterator[tuple[list[Batch], float]]:
+    def _steps(self, loader: StepLoader, state: State) -> Iterator[tuple[Sequence[Batch | Packed], float]]:
         """The batches from the state's step to its end, with the seconds each was waited for; an unknown end is known after the timed steps."""
         while state.end is None or state.step < state.end:
             waited = loader.wait_s
@@ -217,7 +222,7 @@ class Trainer:
                 yield micros, loader.wait_s - waited
                 waited = loader.wait_s
 
-    def _gradients(self, objective: Objective, state: State, micros: Sequence[Batch], rng: Rng, precision: str) -> tuple[Tally, bool]:
+    def _gradients(self, objective: Objective, state: State, micros: Sequence[Batch | Packed], rng: Rng, precision: str) -> tuple[Tally, bool]:
         """Gradients of the mean over the whole step's values, however it was cut into micro-batches; and whether all of it is finite."""
         state.optimizers.zero_grad()
         figures = Tally()
@@ -236,7 +241,9 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(state.optimizers.parameters, self.clip_norm, norm)
         return figures, abs(total) < float("inf") and bool(torch.isfinite(norm))
 
-    def _note_bad(self, journal: Journal, tracker: Tracker, progress: Progress, state: State, micros: Sequence[Batch], figures: Tally) -> None:
+    def _note_bad(
+        self, journal: Journal, tracker: Tracker, progress: Progress, state: State, micros: Sequence[Batch | Packed], figures: Tally
+    ) -> None:
         samples = [sample for micro in micros for sample in micro.samples]
         rows = [row for micro in micros for row in micro.rows]
         means = figures.means()
@@ -297,16 +304,15 @@ class Trainer:
         print(f"steps       {state.end or f'as many as {duration(self.budget_s or 0)} of training pay for'}", file=sys.stderr)
         print(f"computing   {precision} on {describe(self.device)}; {big(flop)}FLOP a clip, forward and backward", file=sys.stderr)
 
-
-@contextmanager
-def _averaged(objective: Objective, ema: EMA) -> Iterator[None]:
-    """Judge the averaged weights: in place, in evaluation mode, without gradients."""
-    for network in objective.networks.values():
-        network.eval()
-    with torch.no_grad(), ema.applied():
-        yield
-    for network in objective.networks.values():
-        network.train()
+    @contextmanager
+    def _averaged(self, objective: Objective, ema: EMA) -> Iterator[None]:
+        """Judge the averaged weights: in place, in evaluation mode, without gradients."""
+        for network in objective.networks.values():
+            network.eval()
+        with torch.no_grad(), ema.applied(), uncompiled() if self.compile != "none" else nullcontext():
+            yield
+        for network in objective.networks.values():
+            network.train()
 
 
 def _due(step: int, every: int) -> bool:

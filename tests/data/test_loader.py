@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.batch import Batch
+from data.batch import Batch, Packed
 from data.buckets import Bucket
 from data.dataset import Fetched, Group, VideoDataset
 from data.files.media import Media
 from data.files.reader import PyAVReader
 from data.index import Index, Row
 from data.loader import Loader
-from data.plan import EpochPlan, MicroBatches
+from data.plan import EpochPlan, MicroBatches, Sequences
 from data.shapes import Native
 from data.transforms import DetailCrop
 from data.workers import UNWATCHED
@@ -189,6 +189,74 @@ def test_waiting_is_measured_and_the_callers_own_time_is_not():
 def test_signals_to_the_group_do_not_reach_workers():
     ((batch,), *_) = slow(2, workers=1).steps(0, 4)
     assert batch.content.unique().item() != os.getsid(0)
+
+
+class ManyShapes:
+    """16 rows in 8 shapes, content is the row; where row 3 is asked for, the larger row 7 stands in."""
+
+    bad_limit, known_faults = 1.0, ()
+    index = Index("made", "/", tuple(Row(Media(f"/{number}")) for number in range(16)))
+    buckets = tuple(Bucket(1 + 4 * (number % 8), 16, 16) for number in range(16))  # 1 to 8 tokens
+
+    def run(self, item, watch=UNWATCHED):
+        shapes = {}
+        for draw in item:
+            row = 7 if draw.row == 3 else draw.row
+            shapes.setdefault(self.buckets[row], []).append((draw.sample, row))
+        groups = []
+        for bucket, members in shapes.items():
+            samples, rows = zip(*members, strict=True)
+            content = torch.tensor(rows).float()[:, None, None, None, None].expand(-1, 1, bucket.frames, 16, 16)
+            groups.append(Group(samples, rows, content.numpy()))
+        return Fetched(tuple(groups))
+
+    def give_up(self, token, kind, detail):
+        raise AssertionError("nothing hangs here")
+
+    def batch(self, group):
+        content = torch.from_numpy(group.content)
+        return Batch(group.samples, group.rows, ({},) * len(group.rows), torch.ones(len(group.rows)), video=content)
+
+
+def packed(micro=Sequences, workers=0, **options):
+    tokens = [bucket.tokens(GRID) for bucket in ManyShapes.buckets]
+    each = Loader(ManyShapes(), EpochPlan([1.0] * 16, tokens, 16, None, 0), micro(6, 20, GRID), workers, **options)
+    return list(each.steps(0, 2))
+
+
+def by_sample(passes):
+    return {s: (r, clip) for each in passes for part in each.parts for s, r, clip in zip(part.samples, part.rows, part.content, strict=True)}
+
+
+def same_clips(a, b):
+    assert a.keys() == b.keys()
+    assert all(a[sample][0] == b[sample][0] and torch.equal(a[sample][1], b[sample][1]) for sample in a)
+
+
+def test_passes_of_many_shapes_hold_the_clips_of_the_micro_batches_in_fewer_passes_within_the_limits():
+    buckets, sequences = packed(MicroBatches), packed()
+    for one, other in zip(buckets, sequences, strict=True):
+        same_clips(by_sample(one), by_sample(other))
+        assert len(other) < 0.7 * len(one)
+        assert any(isinstance(each, Packed) for each in other)
+        for each in other:
+            assert len(each) <= 6
+            assert sum(len(part) * ManyShapes.buckets[part.rows[0]].tokens(GRID) for part in each.parts) <= 20  # with the stand-in's 8 tokens
+            assert each.rows == tuple(row for part in each.parts for row in part.rows)
+    assert sum(each.rows.count(7) for step in sequences for each in step) == 4  # itself and for row 3, in two epochs
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_packs_do_not_depend_on_the_number_of_workers(workers):
+    for one, other in zip(packed(), packed(workers=workers), strict=True):
+        assert [[part.samples for part in each.parts] for each in one] == [[part.samples for part in each.parts] for each in other]
+        same_clips(by_sample(one), by_sample(other))
+
+
+def test_ranks_together_see_the_packs_clips_of_one_process():
+    parts = [packed(rank=rank, ranks=3) for rank in range(3)]
+    for step, alone in enumerate(packed()):
+        same_clips(by_sample(alone), {sample: clip for part in parts for sample, clip in by_sample(part[step]).items()})
 
 
 class HangingReader(PyAVReader):

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.buckets import Bucket
-from data.plan import Draw, EpochPlan, MicroBatches, OnePass, share
+from data.plan import Draw, EpochPlan, MicroBatches, OnePass, Sequences, share
 
 GRID = (4, 16, 16)
 
@@ -109,6 +110,29 @@ def test_micro_batches_hold_one_shape_within_their_limits_and_lose_nothing(kinds
         assert len({shapes[draw.row] for draw in micro}) == 1
         assert len(micro) <= (size or len(draws))
         assert len(micro) == 1 or len(micro) * shapes[micro[0].row].tokens(GRID) <= tokens
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.none() | st.integers(1, 5), st.integers(1, 40))
+def test_a_pass_of_many_shapes_keeps_to_the_limits_and_is_full_before_the_next_begins(kinds, size, tokens):
+    shapes = [Bucket(1 + 4 * kind, 16, 32) for kind in kinds]
+    draws = [Draw(number, number) for number in range(len(kinds))]
+    sequences = Sequences(size, tokens, GRID)
+    passes = sequences.passes(draws, shapes)
+    flat = [draw for parts in passes for part in parts for draw in part]
+    assert flat == [draw for part in sequences.cut(draws, shapes) for draw in part]  # in the order of the micro-batches
+
+    def cost(draws):
+        return sum(shapes[draw.row].tokens(GRID) for draw in draws)
+
+    whole = [[draw for part in parts for draw in part] for parts in passes]
+    for parts, clips in zip(passes, whole, strict=True):
+        assert all(len({shapes[draw.row] for draw in part}) == 1 for part in parts)
+        assert len({shapes[part[0].row] for part in parts}) == len(parts)
+        assert len(clips) <= (size or len(draws))
+        assert len(clips) == 1 or cost(clips) <= tokens
+    for clips, after in pairwise(whole):
+        assert len(clips) == size or cost([*clips, after[0]]) > tokens
+    assert MicroBatches(size, tokens, GRID).passes(draws, shapes) == [[part] for part in sequences.cut(draws, shapes)]
 
 
 def test_one_pass_takes_its_rows_in_order():

@@ -26,6 +26,7 @@ def videos(folder, **changes):
         "batch_tokens": None,
         "micro_batch": 2,
         "micro_tokens": None,
+        "packing": "bucket",
         "workers": 0,
         "reader": AutoReader(),
         "crop": None,

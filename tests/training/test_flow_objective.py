@@ -3,7 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data.batch import Batch
+from data.batch import Batch, Packed
+from data.buckets import Bucket
+from data.dataset import Fetched, Group
+from data.files.media import Media
+from data.index import Index, Row
+from data.loader import Loader
+from data.plan import EpochPlan, MicroBatches, Sequences
 from flow.conditioning import KnownFrames
 from flow.guidance import ClassifierFree
 from flow.solvers import Euler
@@ -33,8 +39,8 @@ def objective(known=None, timesteps=None, shift=1.0, latent_channels=4) -> FlowO
     return FlowObjective(dit, text, vae, timesteps or LogitNormal(0.0, 1.0), shift, known, captions, 4, Euler(), ClassifierFree(2.0), 2, 2)
 
 
-def latents(samples=range(8), frames=3) -> Batch:
-    values = torch.from_numpy(Rng(5).normal(1, list(samples), frames, (4, 4, 4))).transpose(1, 2).contiguous()  # b c f h w
+def latents(samples=range(8), frames=3, size=(4, 4)) -> Batch:
+    values = torch.from_numpy(Rng(5).normal(1, list(samples), frames, (4, *size))).transpose(1, 2).contiguous()  # b c f h w
     captions = tuple({"short": (PROMPTS[s % 4],), "motion": ("it moves",)} for s in samples)
     return Batch(tuple(samples), tuple(samples), captions, torch.full((len(values),), 8.0), latents=values)
 
@@ -56,6 +62,87 @@ def test_parts_of_a_batch_add_up_to_its_loss_and_gradient():
     assert sum(int(part.count) for part in losses) == int(loss.count)
     for (name, a), b in zip(whole.dit.named_parameters(), parts.dit.parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-5 * float(a.grad.abs().max())), name
+
+
+def pack() -> Packed:
+    return Packed((latents(range(3, 6)), latents(range(1, 3), 1, (4, 6)), latents((9, 0, 7), 2, (8, 4))))
+
+
+def test_a_pack_has_the_loss_and_the_gradient_of_its_clips_one_by_one():
+    together, alone = objective(shift=2.0), objective(shift=2.0)
+    loss = together.loss(pack(), Rng(1))
+    loss.total.backward()
+    clips = [split(part, slice(number, number + 1)) for part in pack().parts for number in range(len(part))]
+    losses = [alone.loss(clip, Rng(1)) for clip in clips]
+    for one in losses:
+        one.total.backward()
+    assert len(losses) == len(pack()) == 8
+    assert float(loss.total.detach()) == pytest.approx(sum(float(one.total.detach()) for one in losses), rel=1e-5)
+    assert int(loss.count) == sum(int(one.count) for one in losses)
+    for name, (total, count) in loss.logs.items():
+        assert float(total) == pytest.approx(sum(float(one.logs[name][0]) for one in losses), rel=1e-5)
+        assert int(count) == sum(int(one.logs[name][1]) for one in losses)
+    for network, other in zip(together.networks.values(), alone.networks.values(), strict=True):
+        for (name, a), b in zip(network.named_parameters(), other.parameters(), strict=True):
+            assert (a.grad is None) == (b.grad is None), name
+            assert a.grad is None or float((a.grad - b.grad).norm()) <= 1e-5 * float(b.grad.norm()), name
+    assert together.flops(pack()) == sum(alone.flops(part) for part in pack().parts)
+
+
+class Shelf:
+    """16 clips of latents in 8 shapes."""
+
+    bad_limit, known_faults = 0.0, ()
+    index = Index("made", "/", tuple(Row(Media(f"/{number}")) for number in range(16)))
+    buckets = tuple(Bucket(1 + 4 * (number % 2), 16 + 16 * (number // 2 % 2), 16 + 16 * (number // 4 % 2)) for number in range(16))
+
+    def run(self, item, watch=None):
+        return Fetched((Group(tuple(draw.sample for draw in item), tuple(draw.row for draw in item), None),))
+
+    def give_up(self, token, kind, detail):
+        raise AssertionError("nothing hangs here")
+
+    def batch(self, group):
+        bucket = self.buckets[group.rows[0]]
+        return replace(latents(group.rows, 1 + bucket.frames // 4, (bucket.height // 8, bucket.width // 8)), samples=group.samples)
+
+
+class Stopped(Exception):
+    pass
+
+
+class Cut:
+    """A loader that ends after so many steps, as a kill would."""
+
+    def __init__(self, loader, after):
+        self.loader, self.after, self.wait_s = loader, after, 0.0
+
+    def steps(self, start, stop):
+        for step, passes in enumerate(self.loader.steps(start, stop), start):
+            if step == self.after:
+                raise Stopped
+            yield passes
+
+
+def shelf(micro):
+    plan = EpochPlan([1.0] * 16, [bucket.tokens((4, 16, 16)) for bucket in Shelf.buckets], 12, None, 0)
+    return Loader(Shelf(), plan, micro(None, 12, (4, 16, 16)))
+
+
+def test_a_run_in_packs_has_the_losses_of_a_run_by_shape_and_its_resume_is_bitwise(tmp_path, toys):
+    settings = {"recipe": toys.adamw(lr=1e-3), "max_steps": 3, "log_every": 1, "validate_every": 0, "checkpoint_every": 1}
+    assert [len(passes) for passes in shelf(MicroBatches).steps(0, 3)] > [len(passes) for passes in shelf(Sequences).steps(0, 3)]
+    toys.fit(tmp_path / "bucket", objective(), shelf(MicroBatches), **settings)
+    toys.fit(tmp_path / "sequence", objective(), shelf(Sequences), **settings)
+    one, other = ([row for row in toys.rows(tmp_path / name) if row["kind"] == "train"] for name in ("bucket", "sequence"))
+    assert len(one) == 3
+    assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in one], rel=1e-5)
+    assert [row["samples"] for row in other] == [row["samples"] for row in one]
+    with pytest.raises(Stopped):
+        toys.fit(tmp_path / "cut", objective(), Cut(shelf(Sequences), 2), **settings)
+    toys.fit(tmp_path / "cut", objective(), shelf(Sequences), **settings)
+    assert toys.rows(tmp_path / "cut") == toys.rows(tmp_path / "sequence")
+    assert toys.digests(tmp_path / "cut", 3) == toys.digests(tmp_path / "sequence", 3)
 
 
 def test_a_draw_depends_on_the_sample_number_alone():
