@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from data.cache.store import Store
@@ -12,9 +13,14 @@ from data.index import Index
 from data.videos import Encoder
 from models.text_frozen import HuggingFaceText
 from models.vae import VideoVAE
-from runtime.config import Config
+from models.vae_tiles import encode_tiled
+from runtime.config import Config, load_run_config
 from runtime.device import autocast
-from training.vae_bundle import bundle_vae, load_vae
+from training.vae_bundle import bundle_folder, bundle_vae, load_vae
+from training.vae_encoding import encoding_facts, encoding_key
+
+# Pixels of a clip, all frames, up to which it is encoded at once; a larger one goes a latent frame at a time and in tiles, in bounded memory.
+WHOLE_PX = 2**22
 
 
 def frozen_vae(vae_run: str | None, config: Config, folder: Path, device: str, precision: str) -> tuple[VideoVAE, Encoder]:
@@ -25,12 +31,16 @@ def frozen_vae(vae_run: str | None, config: Config, folder: Path, device: str, p
     Raises: ConfigError as `bundle_vae` and `load_vae`.
     """
     bundle_vae(vae_run, config, folder)
-    vae, key = load_vae(folder)
+    vae, _ = load_vae(folder)
+    key = encoding_key(encoding_facts(vae, load_run_config(bundle_folder(folder))))  # a cache outlives the decoder
     vae.to(device)
 
     def encode(video: Tensor) -> Tensor:
         with autocast(precision, device):
-            return vae.encode(video.to(device)).float().cpu()
+            if video[0, 0].numel() <= WHOLE_PX:
+                return vae.encode(video.to(device)).float().cpu()
+            pieces = (piece.to(device) for piece in video.split(vae.stride[0], dim=2))
+            return torch.cat([latents.float().cpu() for latents in encode_tiled(vae, pieces)], dim=2)
 
     # Latents of another precision differ in their last digits: they are another cache. It stands first, as a refusal shows the beginning.
     return vae, Encoder(encode, f"{precision}-{key}", vae.stride)

@@ -9,13 +9,24 @@ import pytest
 import torch
 from PIL import Image
 
+from data.cache import latents
 from data.writer import write_mp4
 from runtime.checkpoint import read
 from train import main
-from training.inference import load_vae
+from training.ema import EMA
+from training.inference import load_networks, load_vae
 
 TINY = ["objective=vae", "objective.vae.widths=[8,16]", "objective.vae.encoder_depths=[1,1]", "objective.vae.decoder_depths=[1,1]"]
-TINY += ["objective.vae.decoder_look_back=1", "trainer=toy", "trainer.max_steps=4", "trainer.log_every=1", "trainer.threads=1", "tracking=none"]
+SHORT = ["trainer=toy", "trainer.max_steps=4", "trainer.log_every=1", "trainer.threads=1", "tracking=none"]
+TINY += ["objective.vae.decoder_look_back=1", *SHORT]
+FLOW = [
+    "objective=flow",
+    "objective.dit.width=32",
+    "objective.dit.depth=1",
+    "objective.dit.heads=2",
+    "objective.text.width=32",
+    "objective.text.depth=1",
+]
 DATA = [
     "data=videos",
     "data.probes=null",
@@ -29,9 +40,9 @@ SPECTRAL = ["objective/perceptual=spectral", "objective.perceptual.scales=2"]
 PATCH = ["objective/adversary=patch", "objective.adversary.discriminator.widths=[4,8,8]", "objective.adversary.from_sample=16"]
 
 
-def train(*arguments: str) -> list[dict]:
+def train(*arguments: str, recipe: list[str] = TINY) -> list[dict]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *TINY, *DATA, *arguments])
+        patch.setattr(sys, "argv", ["train.py", *recipe, *DATA, *arguments])
         main()
     (run,) = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
     return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
@@ -73,3 +84,28 @@ def test_pictures_and_videos_of_several_shapes_train_one_vae_and_then_its_decode
     for name, tensor in source.state_dict().items():
         for part in ("weights", "ema"):
             assert torch.equal(weights[part][f"vae.{name}"], tensor) == (name in frozen), f"{part} {name}"
+
+
+def test_a_flow_run_takes_a_tuned_decoder_halfway_encodes_nothing_again_and_learns_the_same(folder: Path, tmp_path: Path, capsys, monkeypatch):
+    torch.set_num_threads(1)
+    data, recipe = [f"data.train={folder}", "trainer.validate_every=2"], [*FLOW, *SHORT, "trainer.checkpoint_every=2"]
+    train(*data, f"run={tmp_path}/vae", "trainer.max_steps=1")
+    train(*data, f"run={tmp_path}/tuned", "trainer.max_steps=2", "objective/part=decoder", f"init_from={tmp_path}/vae")
+    train(*data, f"vae_run={tmp_path}/vae", f"run={tmp_path}/whole", recipe=recipe)
+
+    update = EMA.update
+    with monkeypatch.context() as patch:
+        patch.setattr(EMA, "update", lambda self, step: (_ for _ in ()).throw(KeyboardInterrupt) if step == 3 else update(self, step))
+        with pytest.raises(SystemExit):
+            train(*data, f"vae_run={tmp_path}/vae", f"run={tmp_path}/flow", recipe=recipe)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(latents._Maker, "_encoded", lambda *_: pytest.fail("a clip was encoded"))
+        train(*data, f"vae_run={tmp_path}/tuned", f"run={tmp_path}/flow", recipe=recipe)
+    said = capsys.readouterr().err
+    assert f"decodes with vae_run={tmp_path}/tuned at step 2 from now on" in said
+    assert "resuming from" in said
+    parts = [read(tmp_path / name / "checkpoints/step-00000004").parts for name in ("whole", "flow")]
+    assert all(torch.equal(tensor, parts[1][part][name]) for part in parts[0] for name, tensor in parts[0][part].items())
+    sampled, tuned = load_networks(tmp_path / "flow").vae.state_dict(), load_vae(tmp_path / "tuned")[0].state_dict()
+    assert all(torch.equal(tensor, tuned[name]) for name, tensor in sampled.items())
