@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from models.geometry import Grid, latent_grid
-from models.vae_blocks import CausalBlock, Merge, Split, norm
+from models.vae_blocks import Mixing, Shift, norm
+from models.vae_stems import Patches, Stem, blend, blend_flop, frames, patches
+from models.vae_tower import State, decoder, encoder, linear_flop, reach
 
-# What each block that looks back must remember between two chunks of a stream.
-State = list[Tensor | None]
+SHIFT = Shift()
+PATCHES = Patches()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +32,8 @@ class Posterior:
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
 
 
-class Tower(nn.Module):
-    """Blocks and the changes of resolution between them; runs on a whole clip or on a chunk with the state of the chunk before."""
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    @property
-    def look_back(self) -> int:
-        """How many frames before a frame can change it."""
-        return sum(layer.look_back for layer in self.layers if isinstance(layer, CausalBlock))
-
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        handed = []
-        for number, layer in enumerate(self.layers):
-            past = None
-            if isinstance(layer, CausalBlock):
-                x, past = layer(x, state[number] if state else None)
-            else:
-                x = layer(x)
-            handed.append(past)
-        return x, handed
-
-
 class VideoVAE(nn.Module):
-    """A video autoencoder made of matrix products: spacetime patches, 3x3 mixing, 2x2 merges; strictly causal in time.
+    """A video autoencoder of spacetime patches, blocks that mix 3x3 positions, and changes of resolution by 2x2; strictly causal in time.
 
     The first frame is repeated to fill its own temporal patch, so one image is one latent frame and is coded exactly as the first
     frame of a video is.
@@ -65,11 +42,14 @@ class VideoVAE(nn.Module):
         stride_t: frames per latent frame.
         stride_s: pixels per latent position, in height and in width.
         latent_channels: channels of a latent.
-        widths: channels of each level, fine to coarse; each level halves the resolution of the one before. Multiples of 8.
+        widths: channels of each level, fine to coarse; each level halves the resolution of the one before. Multiples of 8. The finest level has
+            patches of stride_s / 2 ** (levels - 1) px; only their mean colours are blended, so give as many levels as make them 2 px.
         encoder_depths, decoder_depths: blocks of each level, fine to coarse.
         look_back: latent frames that the encoder sees before the one it makes (R); that many of its last blocks look back one frame.
         decoder_look_back: the same for the decoder; its first (coarsest) blocks look back.
         expand: hidden channels of a block in units of its width.
+        mixing: how a block mixes its neighbourhood: `Shift` by one matrix product, `Convolution` by a full kernel.
+        stem: what a patch is to the first and last layer: its pixels (`Patches`) or their `Haar` coefficients.
     Raises: ValueError if the sizes do not fit each other.
     """
 
@@ -87,20 +67,23 @@ class VideoVAE(nn.Module):
         look_back: int = 1,
         decoder_look_back: int = 2,
         expand: int = 1,
+        mixing: Mixing = SHIFT,
+        stem: Stem = PATCHES,
     ) -> None:
         super().__init__()
-        _check(stride_t, stride_s, widths, encoder_depths, decoder_depths, look_back, decoder_look_back)
+        _check(stride_t, stride_s, latent_channels, widths, encoder_depths, decoder_depths, look_back, decoder_look_back)
         self.stride: Grid = (stride_t, stride_s, stride_s)
         self.latent_channels = latent_channels
         self.depths = (tuple(encoder_depths), tuple(decoder_depths))
+        self.patching = stem
         self.patch: Grid = (stride_t, stride_s >> (len(widths) - 1), stride_s >> (len(widths) - 1))
         values = 3 * self.patch[0] * self.patch[1] * self.patch[2]
 
         self.stem = nn.Linear(values, widths[0])
-        self.encoder = Tower(_encoder_layers(widths, encoder_depths, look_back, expand))
+        self.encoder = encoder(widths, encoder_depths, look_back, expand, mixing)
         self.to_posterior = nn.Linear(widths[-1], 2 * latent_channels)
         self.from_latents = nn.Linear(latent_channels, widths[-1])
-        self.decoder = Tower(_decoder_layers(widths, decoder_depths, decoder_look_back, expand))
+        self.decoder = decoder(widths, decoder_depths, decoder_look_back, expand, mixing)
         self.head = nn.Linear(widths[0], values)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
@@ -118,7 +101,7 @@ class VideoVAE(nn.Module):
     @property
     def halo(self) -> tuple[int, int]:
         """Latent positions around a tile, in height and in width, that encoding it and decoding it depend on; no value depends on more."""
-        return _halo(self.depths[0]), _halo(self.depths[1])
+        return reach(self.depths[0], window=0), reach(self.depths[1], window=1, head=int(self.patch[1] > 1))
 
     def posterior(self, video: Tensor) -> Posterior:
         """The raw posterior of a clip, b 3 t h w in [-1, 1]."""
@@ -128,7 +111,7 @@ class VideoVAE(nn.Module):
     def decode_posterior(self, raw: Tensor) -> Tensor:
         """Pixels of raw latents (a posterior's mean or sample), not clamped: what a loss compares."""
         self._check_latents(raw)
-        return self._pixels(raw, None)[0][:, :, self.stride[0] - 1 :]
+        return self._pixels(raw, None)[0]
 
     def encode(self, video: Tensor) -> Tensor:
         """Whitened latents b c f h w of a clip b 3 t h w in [-1, 1]: the posterior's mean, mean 0 and deviation 1 per channel."""
@@ -140,35 +123,47 @@ class VideoVAE(nn.Module):
         return self.decode_posterior(self._colour(latents)).clamp(-1, 1)
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Encode a clip that arrives in pieces of any length, b 3 t h w each; yields latents as soon as their frames are complete.
+        """Encode a clip that arrives in pieces of any length, b 3 t h w each; yields one latent frame, b c 1 h w, as soon as its frames are there.
 
-        Equal to `encode` of the whole up to kernel rounding; memory holds one chunk, `look_back` frames and less than one patch.
+        Frames pass one latent frame at a time, so cutting the clip otherwise changes no bit; equal to `encode` of the whole up to kernel
+        rounding. Memory holds one chunk, `look_back` frames of features and less than one patch, whatever the length.
         Raises: ValueError at the end if the clip had not 1 + k * stride_t frames.
         """
         state: State | None = None
-        waiting: Tensor | None = None  # frames short of a temporal patch
         frames = 0
-        for chunk in chunks:
-            frames += chunk.shape[2]
-            waiting = self._lead(chunk) if waiting is None else torch.cat([waiting, chunk], dim=2)
-            ready = waiting.shape[2] // self.stride[0] * self.stride[0]
-            if ready:
-                posterior, state = self._posterior(waiting[:, :, :ready], state)
-                waiting = waiting[:, :, ready:]
+        size = (self.stride[1], self.stride[2])
+        for video in _regroup(chunks, 1, self.stride[0]):
+            first, frames, size = frames == 0, frames + video.shape[2], (video.shape[3], video.shape[4])
+            if first:
+                self._check_video(video)
+                video = self._lead(video)
+            if video.shape[2] == self.stride[0]:
+                posterior, state = self._posterior(video, state)
                 yield self._whiten(posterior.mean)
-        latent_grid(frames, self.stride[1], self.stride[2], self.stride)
+        latent_grid(frames, *size, self.stride)
 
     def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Decode whitened latents that arrive in pieces of any length, b c f h w each; yields the pixels of each piece.
+        """Decode whitened latents that arrive in pieces of any length, b c f h w each; yields the frames of one latent frame at a time.
 
-        Equal to `decode` of the whole up to kernel rounding; memory holds one chunk and `decoder_look_back` frames.
+        Latents pass one frame at a time, so cutting them otherwise changes no bit; equal to `decode` of the whole up to kernel rounding.
+        The first yields one frame b 3 1 h w, each later one stride_t. Memory holds one chunk and `decoder_look_back` frames of features.
         """
         state: State | None = None
-        for chunk in chunks:
-            self._check_latents(chunk)
-            video, after = self._pixels(self._colour(chunk), state)
-            yield (video if state else video[:, :, self.stride[0] - 1 :]).clamp(-1, 1)
-            state = after
+        for latents in _regroup(chunks, 1, 1):
+            self._check_latents(latents)
+            video, state = self._pixels(self._colour(latents), state)
+            yield video.clamp(-1, 1)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the layer that paints the pixels: where an adaptive loss weight compares gradients."""
+        weight = self.head.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def decoding(self) -> list[nn.Module]:
+        """What only decoding runs: training these alone leaves every latent as it is."""
+        return [self.from_latents, self.decoder, self.head]
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Fix the whitening: raw mean and standard deviation of each latent channel, measured on real clips.
@@ -189,8 +184,11 @@ class VideoVAE(nn.Module):
         latents = grid[0] * grid[1] * grid[2]
         fine = latents * (self.stride[1] // self.patch[1]) ** 2
         return {
-            "encode": _linear_flop(self.stem, fine) + _tower_flop(self.encoder, fine) + _linear_flop(self.to_posterior, latents),
-            "decode": _linear_flop(self.from_latents, latents) + _tower_flop(self.decoder, latents) + _linear_flop(self.head, fine),
+            "encode": linear_flop(self.stem, fine) + self.encoder.flops(fine) + linear_flop(self.to_posterior, latents),
+            "decode": linear_flop(self.from_latents, latents)
+            + self.decoder.flops(latents)
+            + linear_flop(self.head, fine)
+            + fine * blend_flop(self.patch),
         }
 
     def _lead(self, video: Tensor) -> Tensor:
@@ -199,19 +197,18 @@ class VideoVAE(nn.Module):
         return torch.cat([first, video], dim=2)  # b 3 (f stride_t) h w
 
     def _posterior(self, video: Tensor, state: State | None) -> tuple[Posterior, State]:
-        p, q, r = self.patch
-        x = self.stem(rearrange(video, "b c (f p) (h q) (w r) -> b f h w (p q r c)", p=p, q=q, r=r))
+        x = self.stem(self.patching.values(patches(video, self.patch), self.patch))
         x, after = self.encoder(x, state)
         x = self.to_posterior(norm(x)).float()
         mean, logvar = rearrange(x, "b f h w (k c) -> k b c f h w", k=2)
         return Posterior(mean, logvar.clamp(-20, 10)), after
 
     def _pixels(self, raw: Tensor, state: State | None) -> tuple[Tensor, State]:
-        p, q, r = self.patch
         x = self.from_latents(rearrange(raw, "b c f h w -> b f h w c"))
         x, after = self.decoder(x, state)
-        x = self.head(norm(x)).float()
-        return rearrange(x, "b f h w (p q r c) -> b c (f p) (h q) (w r)", p=p, q=q, r=r), after
+        pixels = self.patching.pixels(self.head(norm(x)), self.patch)
+        video = frames(blend(pixels, self.patch), self.patch)
+        return (video if state is not None else video[:, :, self.stride[0] - 1 :]).float(), after  # the first patch shows its last frame alone
 
     def _whiten(self, raw: Tensor) -> Tensor:
         return (raw - per_channel(self.latent_mean)) / per_channel(self.latent_std)
@@ -230,12 +227,41 @@ class VideoVAE(nn.Module):
             raise ValueError(f"the VAE decodes b {self.latent_channels} f h w, got shape {tuple(latents.shape)}.")
 
 
+def _regroup(chunks: Iterable[Tensor], first: int, size: int) -> Iterator[Tensor]:
+    """Pieces along the frame axis become pieces of `first`, then of `size` frames each; the last one may be short. Each is a copy of its own, so that
+    neither its strides nor its life depend on how the frames arrived."""
+    parts: list[Tensor] = []
+    want = first
+    for chunk in chunks:
+        start = 0
+        while chunk.shape[2] - start >= want:
+            yield torch.cat([*parts, chunk[:, :, start : start + want]], dim=2).contiguous()
+            start, parts, want = start + want, [], size
+        if start < chunk.shape[2]:
+            parts.append(chunk[:, :, start:].clone())
+            want -= chunk.shape[2] - start
+        del chunk  # else it would live on while the next one is made
+    if parts:
+        yield torch.cat(parts, dim=2)
+
+
 def per_channel(values: Tensor) -> Tensor:
     """(c,) as a factor of b c f h w."""
     return values[:, None, None, None]  # c 1 1 1
 
 
-def _check(stride_t: int, stride_s: int, widths: Sequence[int], encoder: Sequence[int], decoder: Sequence[int], back: int, decoder_back: int) -> None:
+def _check(
+    stride_t: int,
+    stride_s: int,
+    channels: int,
+    widths: Sequence[int],
+    encoder_depths: Sequence[int],
+    decoder_depths: Sequence[int],
+    look_back: int,
+    decoder_look_back: int,
+) -> None:
+    if channels < 1:
+        raise ValueError(f"latent_channels={channels} leaves nothing to decode: at least 1 is needed. Set latent_channels.")
     if stride_t not in (1, 2, 4, 8):
         raise ValueError(f"stride_t={stride_t} is not supported: it must be 1, 2, 4 or 8. Set stride_t.")
     if stride_s not in (4, 8, 16, 32) or stride_s % 2 ** (len(widths) - 1):
@@ -245,58 +271,9 @@ def _check(stride_t: int, stride_s: int, widths: Sequence[int], encoder: Sequenc
         )
     if not widths or any(width < 8 or width % 8 for width in widths):
         raise ValueError(f"widths={list(widths)} must be positive multiples of 8: each of eight neighbours gives an eighth. Set widths.")
-    for name, depths, looks in (("encoder", encoder, back), ("decoder", decoder, decoder_back)):
+    for name, depths, looks in (("encoder", encoder_depths, look_back), ("decoder", decoder_depths, decoder_look_back)):
         if len(depths) != len(widths) or min(depths) < 0:
             raise ValueError(f"{name}_depths={list(depths)} must give a number of blocks for each of {len(widths)} widths. Set {name}_depths.")
         if not 0 <= looks <= sum(depths):
             key = "look_back" if name == "encoder" else "decoder_look_back"
             raise ValueError(f"{key}={looks} needs as many {name} blocks, but there are {sum(depths)}; give 0 to {sum(depths)}. Set {key}.")
-
-
-def _encoder_layers(widths: Sequence[int], depths: Sequence[int], look_back: int, expand: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    after = sum(depths)
-    for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-        if level:
-            layers.append(Merge(widths[level - 1], width))
-        for _ in range(depth):
-            layers.append(CausalBlock(width, expand * width, look_back=int(after <= look_back)))
-            after -= 1
-    return layers
-
-
-def _decoder_layers(widths: Sequence[int], depths: Sequence[int], look_back: int, expand: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    before = 0
-    for level in reversed(range(len(widths))):
-        for _ in range(depths[level]):
-            layers.append(CausalBlock(widths[level], expand * widths[level], look_back=int(before < look_back)))
-            before += 1
-        if level:
-            layers.append(Split(widths[level], widths[level - 1]))
-    return layers
-
-
-def _halo(depths: Sequence[int]) -> int:
-    reach = 0
-    for depth in depths:
-        reach = ceil(reach / 2) + depth  # half as many positions of twice the size, then one more for each block
-    return reach
-
-
-def _linear_flop(layer: nn.Linear, positions: int) -> int:
-    return 2 * positions * layer.in_features * layer.out_features
-
-
-def _tower_flop(tower: Tower, positions: int) -> int:
-    total = 0
-    for layer in tower.layers:
-        if isinstance(layer, Merge):
-            positions //= 4
-        if isinstance(layer, nn.Linear):
-            total += _linear_flop(layer, positions)
-        if isinstance(layer, Split):
-            positions *= 4
-        if isinstance(layer, CausalBlock):
-            total += _linear_flop(layer.mix, positions) + _linear_flop(layer.out, positions)
-    return total

@@ -9,7 +9,7 @@ WORDS = ("<pad>", "</s>", "<unk>", "a", "square", "of", "colour", "red", "blue",
 
 @pytest.fixture(scope="session")
 def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with t5 (the whole model, decoder too), umt5, clip_text and clip (with its vision part), each 16 wide."""
+    """A folder with t5 (the whole model, decoder too), umt5, clip_text, clip (vision too) and three Gemmas (with heads), each 16 wide."""
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -25,6 +25,7 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     t5 = {**size, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
     own = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {**size, **own, "bos_token_id": 0, "max_position_embeddings": 12}
+    gemma = {**text, "num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 2}
     vision = {**own, "image_size": 8, "patch_size": 4}
     torch.manual_seed(0)
     with torch.random.fork_rng():
@@ -33,6 +34,9 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "umt5": transformers.UMT5EncoderModel(transformers.UMT5Config(**t5)),
             "clip_text": transformers.CLIPTextModel(transformers.CLIPTextConfig(**text)),
             "clip": transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)),
+            "gemma": transformers.GemmaForCausalLM(transformers.GemmaConfig(**text, num_key_value_heads=2, head_dim=8)),
+            "gemma2": transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**gemma, attn_logit_softcapping=0.5)),
+            "gemma3": transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**gemma, layer_types=["sliding_attention", "full_attention"])),
         }
     root = tmp_path_factory.mktemp("text_models")
     for name, model in made.items():

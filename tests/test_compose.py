@@ -12,14 +12,20 @@ ENTRIES = {path.stem: [] for path in CONFIGS.glob("*.yaml")} | {"train": ["run=x
 ENTRIES |= {"evaluate": ["run=x"], "check_data": ["data.train=x", "objective=vae"], "sample": ["run=x"]}
 ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"]}
 # Options that need a file of the user's, with a stand-in; their config is checked, not built.
-NEEDS_A_FOLDER = {"objective/text/t5": ["objective.text.path=x", "objective.text.width=8"], "data/videos": ["data.train=x", "data.val=y"]}
+FROZEN = ["objective.text.path=x", "objective.text.width=8"]
+NEEDS_A_FOLDER = {"objective/text/t5": FROZEN, "objective/text/gemma": FROZEN, "data/videos": ["data.train=x", "data.val=y"]}
+NEEDS_A_FOLDER |= {"objective/vae/wan": ["objective.vae.base_dim=8"]}  # or an extra: diffusers
+NEEDS_A_FOLDER |= {"objective/perceptual/lpips": ["objective.perceptual.path=x"], "objective/perceptual/learnt": ["objective.perceptual.run=x"]}
+# Groups of objective=vae; of those inside another, what that one must be.
+OF_A_VAE = ("objective/vae", "objective/part", "objective/perceptual", "objective/adversary")
+INSIDE = {"objective/adversary/game": ["objective/adversary=patch"]}
 TRAIN_GROUPS = ("objective", "data", "optim", "trainer", "tracking")
 
 
 def _options() -> list[tuple[str, str]]:
-    """(group, option) for every file in a group that `train.py` can swap."""
+    """(group, option) for every file in a group that `train.py` can swap; a name with an underscore is what options share."""
     groups = [folder for folder in CONFIGS.rglob("*") if folder.is_dir() and folder.name != "experiment" and "experiment" not in folder.parts]
-    return sorted((str(folder.relative_to(CONFIGS)), file.stem) for folder in groups for file in folder.glob("*.yaml"))
+    return sorted((str(folder.relative_to(CONFIGS)), file.stem) for folder in groups for file in folder.glob("[!_]*.yaml"))
 
 
 def _compose(name: str, overrides: list[str]) -> Config:
@@ -53,9 +59,9 @@ def test_every_experiment_builds(name: str) -> None:
 def test_every_option_builds_in_its_group(group: str, option: str) -> None:
     needs = NEEDS_A_FOLDER.get(f"{group}/{option}", [])
     chosen = [f"{group}={option}", *needs]
-    own = ["objective=vae"] if group == "objective/vae" else []
+    own = ["objective=vae"] if group.startswith(OF_A_VAE) else []
     entry = "train" if group.split("/")[0] in TRAIN_GROUPS else "sample"
-    config = _compose(entry, [*ENTRIES[entry], *own, *chosen])
+    config = _compose(entry, [*ENTRIES[entry], *own, *INSIDE.get(group, []), *chosen])
     check(config)
     if group.startswith("objective") and not needs:
         _build_objective(config)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from data.batch import Batch
+from data.batch import Batch, Packed
 from runtime.seeding import Rng
 
 Figures = Mapping[str, tuple[Tensor | float, Tensor | float]]  # name -> (sum, count); the Trainer adds them up and divides once
@@ -51,8 +51,8 @@ class Objective(Protocol):
         """Move every network, trained or frozen."""
         ...
 
-    def loss(self, batch: Batch, rng: Rng) -> Loss:
-        """The training loss."""
+    def loss(self, batch: Batch | Packed, rng: Rng) -> Loss:
+        """The training loss; of a Packed only if the objective takes batches of unlike shape at once."""
         ...
 
     def validate(self, batch: Batch, rng: Rng) -> Figures:
@@ -71,6 +71,6 @@ class Objective(Protocol):
         """
         ...
 
-    def flops(self, batch: Batch) -> int:
+    def flops(self, batch: Batch | Packed) -> int:
         """FLOP of forward and backward on this batch, by formula (2 per multiply-add)."""
         ...

@@ -118,6 +118,7 @@ def trainer(**changes) -> Trainer:
         "keep_last": 2,
         "bad_steps": 3,
         "threads": None,
+        "compile": "none",
     }
     return Trainer(**(settings | changes))
 
