@@ -1,9 +1,7 @@
 """A frozen text encoder from a local folder: read when a prompt first needs it, no part of any checkpoint, and never taken for another."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.text import Text, cut_note
+from models.text_architectures import Architecture, read_architecture
 
 READ = (".json", ".safetensors", ".txt", ".model")  # endings of the files that an encoder and its tokenizer consist of
 
@@ -27,53 +26,16 @@ class Known(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What config.json says of an encoder.
-
-    Args:
-        model: its class in transformers.
-        inner: width of its attention, all heads together.
-        weights: in the matrices of all layers.
-        longest: tokens that it has positions for; None: any number.
-    """
-
-    model: str
-    width: int
-    layers: int
-    inner: int
-    weights: int
-    longest: int | None
-
-
-def _t5(config: Mapping[str, Any], model: str, feed_forward: str) -> Architecture:
-    width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
-    matrices = 3 if str(config.get("feed_forward_proj", feed_forward)).startswith("gated") else 2
-    weights = config["num_layers"] * width * (4 * inner + matrices * config["d_ff"])
-    return Architecture(model, width, config["num_layers"], inner, weights, None)
-
-
-def _clip(config: Mapping[str, Any]) -> Architecture:
-    width, layers = config["hidden_size"], config["num_hidden_layers"]
-    weights = layers * width * (4 * width + 2 * config["intermediate_size"])
-    return Architecture("CLIPTextModel", width, layers, width, weights, config["max_position_embeddings"])
-
-
-# By config.json's model_type. What an absent feed_forward_proj means is transformers' own default.
-SUPPORTED: dict[str, Callable[[Mapping[str, Any]], Architecture]] = {
-    "t5": lambda config: _t5(config, "T5EncoderModel", "relu"),
-    "umt5": lambda config: _t5(config, "UMT5EncoderModel", "gated-gelu"),
-    "clip_text_model": _clip,
-    "clip": lambda config: _clip(config["text_config"]),
-}
-
-
 class HuggingFaceText(nn.Module):
-    """A frozen T5, UMT5 or CLIP text encoder from a local folder (extra [hf]); nothing is downloaded, no code and no pickle is run.
+    """A frozen T5, UMT5, CLIP or Gemma from a local folder (extra [hf]); nothing is downloaded, no code and no pickle is run.
 
     Places after a prompt's end hold a learnt null token, the only weight; the pooled vector is the mean over the prompt's tokens. A blank
     prompt is all null and is not encoded. The encoder computes in the dtype that its weights are stored in, whatever autocast says, so
     that a prompt's vectors are the same from a cache and in every run. It is no submodule: it follows the null token's device.
+
+    CLIP and Gemma (1, 2, and 3's text models; the trunk of the language model, without its head) are causal: a token knows what stands
+    before it, the last one alone the whole prompt. The mean that is pooled is over all tokens all the same, with those that the tokenizer
+    adds (Gemma's <bos>, which has seen nothing).
 
     Args:
         path: a folder in Hugging Face's format: config.json, tokenizer.json, *.safetensors.
@@ -81,6 +43,8 @@ class HuggingFaceText(nn.Module):
         max_tokens: longer prompts are cut.
         cache: folder in which train.py keeps the vectors of all captions; None encodes them in every step.
         cache_dtype: of the vectors in it.
+        layer: which hidden state is taken, as transformers counts them: -1 the last, after the final norm (Sana); -2 what the last block is
+            given (Lumina, with Gemma; often CLIP); 0 the embeddings.
     Attributes:
         known: prompts found there are not encoded.
     Raises: ValueError naming the file or number if the folder holds no such encoder; RuntimeError without transformers.
@@ -95,10 +59,11 @@ class HuggingFaceText(nn.Module):
         max_tokens: int,
         cache: str | None = None,
         cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        layer: int = -1,
     ) -> None:
         super().__init__()
         self.path, self.width, self.max_tokens, self.cache, self.cache_dtype = Path(path), width, max_tokens, cache, cache_dtype
-        self.architecture = _read_architecture(self.path)
+        self.architecture = read_architecture(self.path)
         own = self.architecture.width
         if own != width:
             raise ValueError(f"the text encoder in {path} is {own} wide, the config says width={width}. Set objective.text.width={own}.")
@@ -106,6 +71,11 @@ class HuggingFaceText(nn.Module):
         if max_tokens < 1 or (longest is not None and max_tokens > longest):
             limit = "at least 1" if longest is None else f"1 to {longest} with the encoder in {path}"
             raise ValueError(f"max_tokens={max_tokens} cannot be read: {limit}. Set objective.text.max_tokens.")
+        states = self.architecture.layers + 1
+        if not -states <= layer < states:
+            held = f"the encoder in {path} has hidden states {-states} to {states - 1}"
+            raise ValueError(f"layer={layer} is not there: {held}. Set objective.text.layer.")
+        self.layer = layer % states - states  # from the end, so that two names of one state are one
         if find_spec("transformers") is None:
             raise RuntimeError("a Hugging Face text encoder needs transformers: pip install -e '.[hf]', or choose objective/text=words.")
         self.null = nn.Parameter(torch.zeros(width))
@@ -117,11 +87,13 @@ class HuggingFaceText(nn.Module):
 
     @cached_property
     def key(self) -> str:
-        """sha256 over the content of the folder's files: the same wherever they lie, another if a byte of them differs."""
+        """sha256 over the content of the folder's files, and over `layer` if it is not the last: the same wherever they lie."""
         digest = hashlib.sha256()
         for file in sorted(file for file in self.path.iterdir() if file.suffix in READ):
             with file.open("rb") as content:
                 digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        if self.layer != -1:
+            digest.update(f"layer {self.layer}\n".encode())
         return digest.hexdigest()
 
     def cut(self, prompts: Sequence[str]) -> list[str]:
@@ -155,9 +127,10 @@ class HuggingFaceText(nn.Module):
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)  # b l
         used = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)  # b l
         if not self._held:
-            self._held.append(_read_weights(self.path, self.architecture.model))
+            self._held.append(_read_weights(self.path, self.architecture))
         with torch.autocast(device.type, enabled=False):
-            hidden = self._held[0].to(device)(input_ids=ids, attention_mask=used).last_hidden_state.float()  # b l d
+            out = self._held[0].to(device)(input_ids=ids, attention_mask=used, output_hidden_states=self.layer != -1)
+            hidden = (out.last_hidden_state if self.layer == -1 else out.hidden_states[self.layer]).float()  # b l d
         return [vectors[: len(row)] for vectors, row in zip(hidden, rows, strict=True)]
 
     def forward(self, prompts: Sequence[str]) -> Text:
@@ -197,7 +170,7 @@ class HuggingFaceText(nn.Module):
             was = bytes(then.tolist()).hex()
             raise ValueError(
                 f"this network was trained with another text encoder (files {was:.12}) than the one that {self.path} holds now "
-                f"(files {self.key:.12}). Put the files back that it was trained with."
+                f"(files {self.key:.12}). Put the files and objective.text.layer back that it was trained with."
             )
         self._compared = True
 
@@ -221,45 +194,19 @@ class HuggingFaceText(nn.Module):
         return self._tokenizer.encode(prompt.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
-def _read_architecture(path: Path) -> Architecture:
-    if not path.is_dir():
-        raise ValueError(
-            f"path={str(path)!r} is not a folder; a local Hugging Face model is needed, as nothing is downloaded. Set objective.text.path."
-        )
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        kind = config["model_type"]
-        if kind not in SUPPORTED:
-            raise ValueError(f"model_type={kind!r} is not supported, only {', '.join(SUPPORTED)}")
-        architecture = SUPPORTED[kind](config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path / 'config.json'} describes no text encoder that can be used ({what}). Set objective.text.path.") from error
-    if not (path / "tokenizer.json").is_file():  # without it transformers makes an empty one, and every word is the unknown word
-        raise ValueError(
-            f"{path} has no tokenizer.json. If it has a tokenizer in an older format, AutoTokenizer.from_pretrained(path).save_pretrained(path) "
-            "of transformers writes one."
-        )
-    if not any(path.glob("*.safetensors")):
-        pickled = ", ".join(sorted(file.name for file in path.glob("*.bin")))
-        held = f"only {pickled}, which may run any code when opened" if pickled else "no weights"
-        raise ValueError(
-            f"{path} holds {held}; wanted *.safetensors. Where you trust the files, transformers writes them: "
-            f"{architecture.model}.from_pretrained(path).save_pretrained(path)."
-        )
-    return architecture
-
-
-def _read_weights(path: Path, model: str) -> Any:
+def _read_weights(path: Path, architecture: Architecture) -> Any:
     """The encoder, frozen, on the CPU. Raises: ValueError if the files cannot be read or a weight is missing."""
     import transformers  # pyright: ignore[reportMissingImports]
     from transformers.utils import logging  # pyright: ignore[reportMissingImports]
 
     logging.set_verbosity_error()  # what is left over (a decoder) is none of the user's business; what is missing is refused below
     logging.disable_progress_bar()
-    wanted = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "attn_implementation": "sdpa", "dtype": "auto"}
+    wanted = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": "auto"}
+    model = architecture.model
     try:
-        encoder, report = getattr(transformers, model).from_pretrained(path, output_loading_info=True, **wanted)
+        encoder, report = getattr(transformers, model).from_pretrained(
+            path, output_loading_info=True, attn_implementation=architecture.attention, **wanted
+        )
     except Exception as error:  # OSError, RuntimeError, ValueError, SafetensorError...
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights in {path} cannot be read as a {model} ({why}). Set objective.text.path.") from error

@@ -15,10 +15,12 @@ FLOORS: dict[str, set[str]] = {
     "data": {"runtime"},
     "evaluation": {"flow", "data", "runtime", "accounting"},
     "training": {"models", "evaluation", "flow", "data", "runtime", "accounting"},
+    "bench": {"models", "runtime", "accounting"},  # measures networks; beside the floors, as only scripts/bench_model.py opens it
 }
 GROUND = {"models.geometry", "runtime.seeding"}
 # Their import costs seconds or they come with an extra: inside the function that needs them, never at the top of a module.
-LAZY = {"wandb", "decord", "matplotlib", "transformers", "torchao", "torchcodec", "pyarrow", "ray", "submitit", "gradio", "pynvml", "zeus"}
+LAZY = {"wandb", "decord", "matplotlib", "transformers", "diffusers", "accelerate", "torchao", "torchcodec", "pyarrow", "ray"}
+LAZY |= {"submitit", "gradio", "pynvml", "zeus"}
 
 
 def _imports(path: Path) -> list[tuple[str, bool]]:

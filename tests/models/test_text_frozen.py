@@ -14,7 +14,9 @@ from models import text_frozen
 from models.text import Text
 from models.text_frozen import HuggingFaceText
 
-NAMES = ["t5", "umt5", "clip_text", "clip"]
+CAUSAL = ["clip_text", "clip", "gemma", "gemma2", "gemma3"]
+NAMES = ["t5", "umt5", *CAUSAL]
+KINDS = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel", "gemma": "GemmaModel", "gemma2": "Gemma2Model", "gemma3": "Gemma3TextModel"}
 PROMPTS = ["a red square", "a", "a blue square moves of colour 7", "no such words here"]
 
 
@@ -48,8 +50,8 @@ def same(a: Text, b: Text) -> bool:
 def test_every_supported_encoder_gives_what_transformers_gives(of, text_models, name):
     import transformers
 
-    kind = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel"}.get(name, "CLIPTextModel")
-    model = getattr(transformers, kind).from_pretrained(text_models / name).eval()
+    eager = {"attn_implementation": "eager"}  # the definition: fused kernels leave out Gemma 2's cap
+    model = getattr(transformers, KINDS.get(name, "CLIPTextModel")).from_pretrained(text_models / name, **eager).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_models / name)
     text = of(name)
     for prompt, vectors in zip(PROMPTS, text.encode(PROMPTS), strict=True):
@@ -59,6 +61,30 @@ def test_every_supported_encoder_gives_what_transformers_gives(of, text_models, 
         assert vectors.shape == wanted.shape == (ids.shape[1], 16)
         assert torch.allclose(vectors, wanted, atol=1e-5)  # alone and without a mask there, beside others here
         assert not vectors.requires_grad
+
+
+@pytest.mark.parametrize("name", ["t5", "clip", "gemma2"])
+def test_another_layer_is_that_hidden_state_and_another_key(of, text_models, name):
+    import transformers
+
+    model = getattr(transformers, KINDS.get(name, "CLIPTextModel")).from_pretrained(text_models / name, attn_implementation="eager").eval()
+    ids = transformers.AutoTokenizer.from_pretrained(text_models / name)("a red square", return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states
+    text = of(name, layer=-2)
+    assert torch.allclose(text.encode(["a red square"])[0], states[1][0], atol=1e-5)
+    assert text.key == of(name, layer=1).key != of(name).key == of(name, layer=2).key
+    with pytest.raises(ValueError, match=r"layer=3 is not there: .* has hidden states -3 to 2. Set objective.text.layer"):
+        of(name, layer=3)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_token_of_a_causal_encoder_knows_what_stands_before_it_alone(of, name):
+    text = of(name)
+    (red,), (blue,) = text.encode(["a square of colour red"]), text.encode(["a square of colour blue"])
+    assert torch.allclose(red[:4], blue[:4], atol=1e-5)
+    assert (red[4] - blue[4]).abs().max() > 1e-2
+    assert torch.allclose(text(["a square of colour red"]).pooled[0], red.mean(dim=0), atol=1e-6), "of all tokens, not the last alone"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -234,7 +260,7 @@ def test_an_encoder_that_cannot_be_used_is_refused_by_name(copied, text_models):
     refused(r"only pytorch_model.bin, which may run any code.*save_pretrained")
     (copied / "model.safetensors").write_bytes(weights)
     for text, says in (
-        (config.replace('"t5"', '"llama"'), r"model_type='llama' is not supported, only t5, umt5, clip_text_model, clip"),
+        (config.replace('"t5"', '"llama"'), r"model_type='llama' is not supported, only t5, umt5, clip_text_model, clip, gemma, gemma2, gemma3_text"),
         (config.replace('"d_ff"', '"no"'), "no 'd_ff'"),
         ("[]", "config.json describes no text encoder"),
         ("[" * 100_000, "config.json describes no text encoder"),
