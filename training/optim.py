@@ -103,12 +103,12 @@ class Recipe(Protocol):
 
 
 class AdamW:
-    """AdamW for every weight; weight decay on matrices alone.
+    """AdamW for every weight; weight decay on those of layers that multiply or look up, not on gains, biases and learnt tokens.
 
     Args:
         lr: base rate, per update.
         betas: decay of the two moments.
-        weight_decay: on weights of two or more dimensions.
+        weight_decay: on the weights of linear layers, convolutions and embeddings.
         eps: added to the root of the second moment.
         width_scaling: what width does to the rates; None: nothing.
     """
@@ -119,17 +119,18 @@ class AdamW:
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers:
         every = [p for n in networks.values() for p in n.parameters() if p.requires_grad]
-        return Optimizers({"adamw": self.over(every, self.width_scaling)}, networks)
+        return Optimizers({"adamw": self.over(every, networks, self.width_scaling)}, networks)
 
-    def over(self, parameters: Sequence[nn.Parameter], scaling: WidthScaling) -> torch.optim.AdamW:
-        """An AdamW over some parameters: matrices in groups of one rate each, then the rest."""
-        groups = _by_rate([p for p in parameters if p.ndim >= 2], self.lr, self.weight_decay, scaling, _adamw_reach)
-        groups += _by_rate([p for p in parameters if p.ndim < 2], self.lr, 0.0, scaling, _adamw_reach)
+    def over(self, parameters: Sequence[nn.Parameter], networks: Mapping[str, nn.Module], scaling: WidthScaling) -> torch.optim.AdamW:
+        """An AdamW over some parameters of the networks: weights of layers in groups of one rate each, then the rest."""
+        decayed = layer_weights(networks)
+        groups = _by_rate([p for p in parameters if p in decayed], self.lr, self.weight_decay, scaling, _adamw_reach)
+        groups += _by_rate([p for p in parameters if p not in decayed], self.lr, 0.0, scaling, _adamw_reach)
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
 
 
 class Muon:
-    """Muon for the matrices of linear layers, AdamW for the rest: embeddings, vectors, and layers named in `adamw_layers`.
+    """Muon for the matrices of linear layers, AdamW for the rest: embeddings, vectors, gains, and layers named in `adamw_layers`.
 
     Args:
         lr: base rate of Muon.
@@ -162,20 +163,31 @@ class Muon:
     def optimizers(self, networks: Mapping[str, nn.Module]) -> Optimizers:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
+        linear = {p for p in layer_weights(networks, but=(nn.Embedding,)) if p.ndim == 2}
         for network, module in networks.items():
-            embeddings = {id(p) for layer in module.modules() if isinstance(layer, nn.Embedding) for p in layer.parameters(recurse=False)}
             for name, p in module.named_parameters():
                 if not p.requires_grad:
                     continue
-                by_adamw = p.ndim != 2 or id(p) in embeddings or any(fnmatchcase(f"{network}.{name}", pattern) for pattern in self.adamw_layers)
-                (others if by_adamw else matrices).append(p)
+                named = any(fnmatchcase(f"{network}.{name}", pattern) for pattern in self.adamw_layers)
+                (matrices if p in linear and not named else others).append(p)
         made: dict[str, torch.optim.Optimizer] = {}
         if matrices:
             groups = _by_rate(matrices, self.lr, self.weight_decay, self.width_scaling, partial(ratio, self.adjust))
             made["muon"] = StackedMuon(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adjust_lr_fn=self.adjust)
         if others:
-            made["adamw"] = self.rest.over(others, self.width_scaling)
+            made["adamw"] = self.rest.over(others, networks, self.width_scaling)
         return Optimizers(made, networks)
+
+
+def layer_weights(networks: Mapping[str, nn.Module], but: tuple[type[nn.Module], ...] = ()) -> set[nn.Parameter]:
+    """What layers multiply by or look up, `weight` of two dimensions or more: a table of gains per head has two as well, and is none.
+
+    Args:
+        but: kinds of layers that are left out.
+    """
+    layers = (layer for network in networks.values() for layer in network.modules() if not isinstance(layer, but))
+    weights = (getattr(layer, "weight", None) for layer in layers)
+    return {weight for weight in weights if isinstance(weight, nn.Parameter) and weight.ndim >= 2}
 
 
 def _adamw_reach(rows: int, columns: int) -> float:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.heads import PerChannel
 from runtime.checkpoint import CheckpointError
 
 
@@ -31,6 +32,21 @@ def test_muon_moves_matrices_and_adamw_embeddings_vectors_and_named_layers(toys)
 def test_weight_decay_is_for_matrices_alone(toys):
     groups = toys.adamw(weight_decay=0.3).optimizers(toys.Objective().networks).optimizers["adamw"].param_groups
     assert [(group["weight_decay"], {p.ndim for p in group["params"]}) for group in groups] == [(0.3, {2}), (0.0, {1})]
+
+
+def test_gains_and_learnt_tokens_are_no_matrices():
+    from models.dit import DiT
+    from training.optim import AdamW, Muon
+
+    dit = DiT(4, 32, 1, 2, 16, registers=2, qk_norm=PerChannel())
+    names = {p: name for name, p in dit.named_parameters()}
+    plain = AdamW(1e-3, (0.9, 0.99), 0.1, 1e-8)
+    decayed, spared = ({names[p] for p in group["params"]} for group in plain.optimizers({"dit": dit}).optimizers["adamw"].param_groups)
+    moved = {names[p] for p in Muon(0.01, 0.95, 0.0, "original", plain, []).optimizers({"dit": dit}).optimizers["muon"].param_groups[0]["params"]}
+    gains = {"trunk.registers", "trunk.blocks.0.attention.heads.gain"}
+    assert gains <= spared
+    assert not gains & moved
+    assert moved == decayed == {name for name in names.values() if name.endswith(".weight")}
 
 
 def test_match_rms_moves_every_matrix_by_a_fifth_of_the_rate():
