@@ -73,9 +73,11 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
     with seeded(config["seed"]):
         objective = build(config["objective"], **given)
     for network in objective.networks.values():
-        check_kernel(network, trainer.device)
+        check_kernel(network, trainer.device, trainer.precision_of(folder))
     recipe.width_scaling.prepare(objective.networks, config["objective"])
     warm_start(config["init_from"], objective.networks, config["objective"], folder)
+    if not flow:
+        objective.begin(folder)
     try:
         loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
         announce(videos, loader, validation)

@@ -51,6 +51,15 @@ class WanVAE(nn.Module):
         wan.clear_cache()
         return torch.cat(parts, dim=2).float()
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """As `VideoVAE.last_layer`."""
+        return self.wan.decoder.conv_out.weight
+
+    def decoding(self) -> list[nn.Module]:
+        """As `VideoVAE.decoding`."""
+        return [self.wan.post_quant_conv, self.wan.decoder]
+
     def encode(self, video: Tensor) -> Tensor:
         """As `VideoVAE.encode`."""
         return (self.posterior(video).mean - per_channel(self.latent_mean)) / per_channel(self.latent_std)
@@ -58,6 +67,10 @@ class WanVAE(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """As `VideoVAE.decode`."""
         return self.decode_posterior(latents * per_channel(self.latent_std) + per_channel(self.latent_mean)).clamp(-1, 1)
+
+    def posterior_stream(self, chunks: Iterable[Tensor]) -> Iterator[Posterior]:
+        """The whole clip at once."""
+        yield self.posterior(torch.cat(list(chunks), dim=2))
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """The whole clip at once."""

@@ -55,8 +55,8 @@ class Round:
 
     Args:
         loss: of the discriminator, a sum in units of pixel values; its gradient reaches the discriminator alone.
-        fooled: loss of the decoder, likewise, without a gradient.
-        push: the gradient of `fooled` by the reconstructions; no part of it is in `loss`.
+        fooled: loss of the decoder, likewise, of each clip (b,), without a gradient.
+        push: the gradient of the sum of `fooled` by the reconstructions; no part of it is in `loss`.
         logs: figures of the discriminator.
     """
 
@@ -109,16 +109,16 @@ class Adversary:
         real = video.detach().requires_grad_(self.r1 > 0)
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
         logits, scale = fake_logits.numel(), video.numel() / fake_logits.numel()  # weights are between means: per logit, per pixel value
-        fooled = self.game.fool(fake_logits).sum() * scale
+        fooled = self.game.fool(fake_logits).flatten(1).sum(dim=1) * scale  # b
         # The same logits serve both players, one forward for two: this takes the decoder's gradient and leaves the discriminator's alone.
-        (push,) = torch.autograd.grad(fooled, fake, retain_graph=True)
+        (push,) = torch.autograd.grad(fooled.sum(), fake, retain_graph=True)
 
         on_real, on_fake = self.game.judge(real_logits, fake_logits)
         judged = on_real.sum() + on_fake.sum()
         penalty = self._steepness(real, real_logits) if self.r1 else judged.new_zeros(())
         logs = {
             "discriminator": (judged.detach(), logits),
-            "fooled": (fooled.detach() / scale, logits),
+            "fooled": (fooled.detach().sum() / scale, logits),
             "logit_real": (real_logits.detach().sum(), logits),
             "logit_fake": (fake_logits.detach().sum(), logits),
             "r1": (penalty.detach(), logits),
@@ -129,7 +129,7 @@ class Adversary:
         """What makes the discriminator's push as strong at the last layer as the pull of the other losses; at most `most`.
 
         Args:
-            result: with its history.
+            result: of the samples that it sees and of no others, with its history: the pull of others has no push beside it.
             pull, push: gradients by the result.
         Source: Esser et al. 2021 (VQGAN), section 3.2.
         """

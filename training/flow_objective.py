@@ -90,6 +90,10 @@ class FlowObjective:
     def networks(self) -> Mapping[str, nn.Module]:
         return {"dit": self.dit, "text": self.text}
 
+    @property
+    def sides(self) -> Sequence[Sequence[nn.Module]]:
+        return [list(self.networks.values())]
+
     def to(self, device: str) -> None:
         for network in (self.dit, self.text, self.vae):
             network.to(device)

@@ -47,6 +47,13 @@ class Objective(Protocol):
         """The trained networks; their names begin the names of the weights in a checkpoint."""
         ...
 
+    @property
+    def sides(self) -> Sequence[Sequence[nn.Module]]:
+        """The same networks, by the loss that moves them: those of one side learn together, and their gradient is clipped without looking at
+        the other sides'. The first side is the one whose norm is logged.
+        """
+        ...
+
     def to(self, device: str) -> None:
         """Move every network, trained or frozen."""
         ...

@@ -19,8 +19,12 @@ class Perceptual(nn.Module):
 
     Args:
         weight: of the distance, beside the mean squared error.
+    Attributes:
+        sha256: of the weights that it compares by; None if it has none.
     Raises: ValueError if the weight is not a finite number >= 0.
     """
+
+    sha256: str | None = None
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -110,9 +114,10 @@ class Spectral(Perceptual):
             real = _windows(video, self.window) @ bank
             size = self._size(real)
         made = _windows(result, self.window) @ bank  # n (2 k)
-        amount = (torch.log(self._size(made)) - torch.log(size)).abs()
-        off = torch.sqrt(_power(made - real) + 1e-12) / size
-        return (amount + self.phase * off).reshape(len(video), -1).mean(dim=1)
+        apart = (torch.log(self._size(made)) - torch.log(size)).abs()
+        if self.phase:
+            apart = apart + self.phase * (torch.sqrt(_power(made - real) + 1e-12) / size)
+        return apart.reshape(len(video), -1).mean(dim=1)
 
     def _size(self, waves: Tensor) -> Tensor:
         return torch.sqrt(_power(waves) + self.floor**2)

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from accounting.meter import Meter
 from data.batch import Batch, Packed
@@ -70,7 +71,7 @@ class Trainer:
         schedule: factor of the learning rate.
         precision: of matrix products; auto measures once and keeps the choice.
         device: auto, cpu, cuda...
-        clip_norm: gradients are scaled down to this norm; null: never.
+        clip_norm: gradients are scaled down to this norm, those of each side of the objective by themselves; null: never.
         ema_decay: of the average that samples are made with.
         log_every, validate_every, preview_every, checkpoint_every: steps; 0 is never. The end of a run validates and saves in any case.
         keep_last: checkpoints kept, at least 2.
@@ -235,11 +236,18 @@ class Trainer:
         total, count = figures.sums["loss"]
         for gradient in gradients:
             gradient.div_(count)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        figures.add({"grad_norm": (norm, 1)})
+        norms = [self._clip(side) for side in _by_side(objective, state.optimizers.parameters)]
+        finite = all(bool(torch.isfinite(norm)) for norm in norms)
+        # of the first side; of all if one of them is why the step is skipped
+        figures.add({"grad_norm": (norms[0] if finite else torch.stack(norms).sum(), 1)})
+        return figures, abs(total) < float("inf") and finite
+
+    def _clip(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Scale the gradients down to `clip_norm`; returns the norm they had."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(state.optimizers.parameters, self.clip_norm, norm)
-        return figures, abs(total) < float("inf") and bool(torch.isfinite(norm))
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        return norm
 
     def _note_bad(
         self, journal: Journal, tracker: Tracker, progress: Progress, state: State, micros: Sequence[Batch | Packed], figures: Tally
@@ -313,6 +321,14 @@ class Trainer:
             yield
         for network in objective.networks.values():
             network.train()
+
+
+def _by_side(objective: Objective, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The trained parameters of each of the objective's sides."""
+    owned = [{p for network in side for p in network.parameters()} for side in objective.sides]
+    sides = [[p for p in parameters if p in own] for own in owned]
+    assert sum(map(len, sides)) == len(parameters), "a trained parameter belongs to no side of the objective, or to two"
+    return sides
 
 
 def _due(step: int, every: int) -> bool:

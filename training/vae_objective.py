@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from data.batch import Batch
 from data.transforms import to_uint8
 from models.vae import Posterior, VideoVAE
+from runtime.checkpoint import Checkpoints
+from runtime.config import ConfigError
+from runtime.run_folder import RunFolder
 from runtime.seeding import Rng, Stream
 from training.adversary import Adversary
 from training.objective import Figures, Loss, Preview
@@ -63,6 +66,29 @@ class VAEObjective:
     def networks(self) -> Mapping[str, nn.Module]:
         return {"vae": self.vae} | ({"discriminator": self.adversary.discriminator} if self.adversary else {})
 
+    @property
+    def sides(self) -> Sequence[Sequence[nn.Module]]:
+        """The discriminator plays against the VAE: however loud it is, it must not make the VAE's step smaller."""
+        return [[network] for network in self.networks.values()]
+
+    def begin(self, folder: RunFolder) -> None:
+        """Call at each start of a run, after `init_from`: refuse what could not be saved, and what is not the run that was begun.
+
+        Leaves the fact "perceptual_sha256".
+        Raises: ConfigError if the decoder alone is to learn and the encoder never has, or the weights of the perceptual distance are others
+            than at the run's first start.
+        """
+        begun = bool(Checkpoints(folder.checkpoints).published())
+        if not begun and not self.part.whitens and bool((self.vae.latent_mean == 0).all() and (self.vae.latent_std == 1).all()):
+            raise ConfigError("the decoder alone is trained, but its encoder never was. Set init_from=<a VAE run>, or objective/part=whole.")
+        sha256 = self.perceptual.sha256 if self.perceptual else None
+        before = folder.fact("perceptual_sha256") if begun else None
+        if before not in (None, sha256):
+            what = f"the perceptual distance's weights have the sha256 {sha256}, and the run began with {before}"
+            raise ConfigError(f"{what}. Put those back where objective.perceptual says, or begin a new run (run=...).")
+        if sha256:
+            folder.remember("perceptual_sha256", sha256)
+
     def to(self, device: str) -> None:
         for network in (*self.networks.values(), *([self.perceptual] if self.perceptual else [])):
             network.to(device)
@@ -96,8 +122,6 @@ class VAEObjective:
     def refresh(self, batches: Sequence[Batch]) -> None:
         """Whiten by the mean and deviation of each latent channel on these clips; where the encoder is frozen, leave the whitening alone."""
         if not self.part.whitens:
-            if bool((self.vae.latent_mean == 0).all() and (self.vae.latent_std == 1).all()):
-                raise ValueError("the decoder alone is trained, but its encoder never was. Set init_from=<a VAE run>, or objective/part=whole.")
             return
         if not batches:
             raise ValueError("the VAE's whitening is measured on the validation clips, and there are none. Set data.val and data.val_samples.")
@@ -138,18 +162,18 @@ class VAEObjective:
         """`_compare`, and a round against the discriminator for the samples at the places `late`.
 
         The gradient by the reconstruction is computed here, in two parts whose balance at the last layer can be struck; what is handed out
-        has that gradient and the values of the losses.
+        has that gradient and the values of the losses, both with each sample's share of the weight.
         """
         shown = result.detach().requires_grad_()
         loss = self._compare(video, shown)
         (pull,) = torch.autograd.grad(loss.total, shown)
-        shares = adversary.shares(samples).to(result)[:, None, None, None, None]  # b 1 1 1 1
-        said = adversary.play(video[late], result[late])
-        push = torch.zeros_like(pull)
-        push[late] = said.push
-        scale = adversary.scale(result, self.vae.last_layer, pull, push)
-        gradient = pull + adversary.weight * scale * shares * push
-        value = loss.total.detach() + adversary.weight * scale * said.fooled
+        seen = result[late]
+        said = adversary.play(video[late], seen)
+        scale = adversary.scale(seen, self.vae.last_layer, pull[late], said.push)
+        weights = adversary.weight * scale * adversary.shares([samples[place] for place in late]).to(result)  # of each late sample
+        gradient = pull.clone()
+        gradient[late] += weights[:, None, None, None, None] * said.push
+        value = loss.total.detach() + (weights * said.fooled).sum()
         return Loss(
             _with_gradient(value, result, gradient) + said.loss,
             loss.count,

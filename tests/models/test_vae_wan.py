@@ -49,6 +49,16 @@ def test_it_is_not_clamped_in_training_and_whitened_outside(vae: WanVAE) -> None
         assert torch.equal(streamed, vae.decode(vae.encode(video)))
 
 
+def test_a_discriminator_and_a_decoder_run_find_what_they_need(vae: WanVAE) -> None:
+    raw = torch.zeros(1, 4, 2, 2, 2)
+    last = torch.autograd.grad(vae.decode_posterior(raw).square().sum(), vae.last_layer)[0]
+    assert last.shape[0] == 3
+    assert last.abs().sum() > 0
+    decoding = {p for module in vae.decoding() for p in module.parameters()}
+    used = torch.autograd.grad(vae.decode_posterior(raw + 1).square().sum(), list(vae.parameters()), allow_unused=True)
+    assert decoding == {p for p, gradient in zip(vae.parameters(), used, strict=True) if gradient is not None}
+
+
 def test_a_size_off_its_grid_is_refused(vae: WanVAE) -> None:
     with pytest.raises(ValueError, match="frames=16"):
         vae.posterior(torch.zeros(1, 3, 16, 16, 16))

@@ -51,6 +51,10 @@ class ToyObjective:
     def networks(self):
         return {"toy": self.net}
 
+    @property
+    def sides(self):
+        return [[self.net]]
+
     def to(self, device: str) -> None:
         self.net.to(device)
 

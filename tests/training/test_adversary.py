@@ -1,6 +1,8 @@
 """The discriminator's phase: it begins at its sample, moves each player by its own term alone, keeps its balance, and a resume is bitwise."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from data.batch import Batch
 from models.discriminator import PatchDiscriminator
 from models.vae import VideoVAE
+from runtime.checkpoint import read
 from runtime.run_folder import RunFolder
 from runtime.seeding import Rng
 from runtime.tracking import NoTracker
 from training.adversary import Adversary, Game, Hinge, NonSaturating
+from training.optim import Optimizers
 from training.vae_objective import VAEObjective
 
 RNG = Rng(3)
@@ -63,10 +67,10 @@ def test_before_its_time_a_discriminator_costs_nothing_and_moves_nothing():
 
 
 @pytest.mark.parametrize("game", [Hinge(), NonSaturating()])
-@pytest.mark.parametrize("frames", [1, 5])
-def test_each_player_is_moved_by_its_own_term_alone(game: Game, frames: int):
-    """Against the definition: two losses, two networks, the other one's weights or pictures detached each time."""
-    contest, video = adversary(game), clips(3, frames)
+@pytest.mark.parametrize(("frames", "ramp"), [(1, 0), (5, 0), (5, 5)])
+def test_each_player_is_moved_by_its_own_term_alone(game: Game, frames: int, ramp: int):
+    """Against the definition: two losses, two networks, the other one's weights or pictures detached each time; value and gradients of one thing."""
+    contest, video = adversary(game, ramp_samples=ramp), clips(3, frames)
     task = objective(contest)
     sample, discriminator = batch(video), contest.discriminator
     moved, logs = gradients(task, sample), task.loss(sample, RNG).logs
@@ -87,13 +91,15 @@ def test_each_player_is_moved_by_its_own_term_alone(game: Game, frames: int):
     detached = {name: p.detach() for name, p in discriminator.named_parameters()}
     error = result - video
     pixels = error.square().sum() + L1 * error.abs().sum()
-    fooled = game.fool(functional_call(discriminator, detached, (result,))).sum() * scale
+    by_clip = game.fool(functional_call(discriminator, detached, (result,))).flatten(1).sum(dim=1) * scale
+    fooled = by_clip.sum()
     last = plain.vae.last_layer
     sizes = [torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in (pixels, fooled)]
     adaptive = float(sizes[0] / sizes[1])
     assert float(logs["adversary_scale"][0]) / logs["adversary_scale"][1] == pytest.approx(adaptive, rel=1e-4)
     divergence = posterior.kl()
-    total = pixels + KL * divergence.sum() * video.numel() / divergence.numel() + 0.5 * adaptive * fooled
+    shares = torch.tensor([1.0, 2.0, 3.0]) / ramp if ramp else torch.ones(3)
+    total = pixels + KL * divergence.sum() * video.numel() / divergence.numel() + 0.5 * adaptive * (shares * by_clip).sum()
     named = dict(plain.vae.named_parameters())
     for name, want in zip(named, torch.autograd.grad(total, list(named.values())), strict=True):
         assert torch.allclose(moved[f"vae.{name}"], want, rtol=1e-4, atol=1e-4 * float(want.abs().max())), name
@@ -118,6 +124,15 @@ def test_the_discriminator_pulls_at_the_last_layer_as_hard_as_the_pixels_however
 def test_a_discriminator_that_says_nothing_is_not_made_loud_without_limit():
     alone, both = pulled(None), pulled(adversary(most=10.0), 1e-6)
     assert 0 < float((both - alone).norm()) < 1e-3 * float(alone.norm())
+
+
+def test_the_balance_is_struck_over_the_samples_that_it_sees_and_no_others():
+    """One of eight clips is late; the others' pull is no measure of its push."""
+    task, video = objective(adversary(from_sample=7)), clips(8)
+    scales = [task.loss(sample, RNG).logs["adversary_scale"] for sample in (batch(video), batch(video[7:], first=7))]
+    (mixed, count), (alone, _) = scales
+    assert count == 1
+    assert float(mixed) == pytest.approx(float(alone), rel=1e-3)
 
 
 def test_parts_of_a_batch_add_up_across_the_beginning():
@@ -212,6 +227,49 @@ def test_a_resume_across_the_beginning_is_bitwise(tmp_path, toys, precision):
     assert toys.digests(tmp_path / "cut", 6) == toys.digests(tmp_path / "whole", 6)
     train = [row for row in toys.rows(tmp_path / "whole") if row["kind"] == "train"]
     assert ["discriminator" in row for row in train] == [False, False, False, True, True, True]
+
+
+@dataclass(frozen=True, slots=True)
+class Loud:
+    """A hinge whose discriminator loses so many times as much; the decoder hears nothing of it."""
+
+    times: float
+
+    def judge(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        on_real, on_fake = Hinge().judge(real, fake)
+        return self.times * on_real, self.times * on_fake
+
+    def fool(self, fake: torch.Tensor) -> torch.Tensor:
+        return Hinge().fool(fake)
+
+
+def test_a_loud_discriminator_does_not_make_the_vaes_clipped_step_smaller(tmp_path: Path, toys):
+    """One step of plain descent: what the weights have moved by is the clipped gradient."""
+
+    class Descent:
+        width_scaling = toys.adamw().width_scaling
+
+        def optimizers(self, networks) -> Optimizers:
+            return Optimizers({"sgd": torch.optim.SGD([p for network in networks.values() for p in network.parameters()], lr=1.0)}, networks)
+
+    moved, norms = {}, {}
+    for times in (1.0, 100.0):
+        task = objective(adversary(Loud(times), r1=0.0))
+        before = {f"{name}.{key}": p.detach().clone() for name, network in task.networks.items() for key, p in network.named_parameters()}
+        with RunFolder(tmp_path / str(times), {"run": str(times)}) as folder:
+            trainer = toys.trainer(max_steps=1, clip_norm=1e-2, log_every=1)
+            trainer.fit(task, Loader(), [batch(clips(2))], Descent(), folder, NoTracker(), seed=3)
+        after = read(tmp_path / str(times) / "checkpoints/step-00000001").parts["weights"]
+        moved[times] = {name: after[name] - weight for name, weight in before.items()}
+        norms[times] = [row["grad_norm"] for row in toys.rows(tmp_path / str(times)) if row["kind"] == "train"]
+    rate = torch.cat([step.flatten() for name, step in moved[1.0].items() if name.startswith("vae.")]).norm()
+    assert rate > 0
+    for name, step in moved[1.0].items():
+        assert torch.equal(step, moved[100.0][name]) or name.startswith("discriminator."), name
+    for steps in moved.values():
+        other = torch.cat([step.flatten() for name, step in steps.items() if name.startswith("discriminator.")]).norm()
+        assert float(other) == pytest.approx(float(rate), rel=1e-2)  # both are clipped to the same norm, rounded to the weights' digits
+    assert norms[1.0] == norms[100.0]  # the VAE's
 
 
 def test_a_player_that_has_run_away_is_left_to_the_trainers_guard():

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from models.attention import Products
 from models.dit import DiT
+from models.kernels import Flex, Padded, Varlen, compiled
+from models.mixing import Cross
+from models.patterns import Causal, Tiled
 from models.recompute import Everything, Selective
 from models.text import Text
 from training.compiled import compile_blocks, uncompiled
@@ -94,3 +98,63 @@ def test_compiled_blocks_run_again_with_the_same_bits(graphs):
     compile_blocks({"dit": again})
     ours, theirs = learnt(again, SHAPES[0]), learnt(kept, SHAPES[0])
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _stand_in(q, k, v, queries, keys, *most, scale):
+    """Of the shape of varlen_attn, for a CPU."""
+    return q * scale + v[: len(q)].mean() + queries.sum() + keys.sum()
+
+
+TILED, CROSS = {"pattern": Tiled((2, 2, 1))}, {"mixing": Cross(), "pattern": Causal(), "registers": 1}
+
+
+@pytest.mark.parametrize(("kernel", "truth", "parts"), [(Varlen(), Varlen(), CROSS), (Flex(), Padded(), TILED)], ids=["varlen", "flex"])
+def test_back_ends_that_read_tables_of_segments_run_in_compiled_blocks(graphs, kernel, truth, parts, monkeypatch):
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", _stand_in)
+    dit, shape = built(kernel=kernel, **parts), SHAPES[1]
+    theirs = velocity(built(kernel=truth, **parts), shape)
+    compile_blocks({"dit": dit}, backend="eager")
+    for _ in range(2):
+        assert (velocity(dit, shape) - theirs).norm() <= 1e-2 * theirs.norm()
+    assert graphs() <= 2, "more than one for blocks whose segments differ"
+
+
+def velocity(dit, shape):
+    random = torch.Generator().manual_seed(1)
+    text = Text(torch.randn(shape[0], 3, 8, generator=random), torch.randn(shape[0], 8, generator=random))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return dit(torch.randn(shape, generator=random), torch.rand(shape[:3:2], generator=random), text, torch.full((shape[0],), 8.0))
+
+
+def test_what_must_be_compiled_is_after_any_number_of_shapes_and_where_blocks_are_not(graphs):
+    runs = []
+
+    def count(graph, inputs):
+        def run(*args):
+            runs.append(len(args[0]))
+            return graph(*args)
+
+        return run
+
+    def twice(x):
+        return x * 2
+
+    fast = compiled(twice, count)
+    for size in range(1, 13):  # torch gives up after 8
+        assert torch.equal(fast(torch.ones(size)), torch.full((size,), 2.0))
+    with uncompiled():
+        fast(torch.ones(3))
+        fast(torch.ones(13))
+    assert runs == [*range(1, 13), 3, 13]
+
+
+def test_blocks_get_indices_that_lie_where_their_tokens_do():
+    """Else a compiled block moves them, and is compiled once more when it finds them moved."""
+    dit, seen = built(pattern=Tiled((2, 2, 1)), mixing=Cross(), kernel=Products()).to("meta"), []
+    for block in dit.trunk.blocks:
+        block.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[1].segments))
+    shape = SHAPES[1]
+    text = Text(torch.zeros(shape[0], 3, 8, device="meta"), torch.zeros(shape[0], 8, device="meta"))
+    dit(torch.zeros(shape, device="meta"), torch.zeros(shape[:3:2], device="meta"), text, torch.ones(shape[0], device="meta"))
+    assert len(seen) == 2
+    assert all(segments.order.index.is_meta for segments in seen)

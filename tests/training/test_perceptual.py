@@ -8,8 +8,11 @@ import torch.nn.functional as F
 
 from models.vae import VideoVAE
 from runtime.checkpoint import Checkpoints
-from runtime.config import dump
+from runtime.config import ConfigError, dump
+from runtime.run_folder import RunFolder
+from training import perceptual
 from training.perceptual import Learnt, Perceptual, Spectral
+from training.vae_objective import VAEObjective
 
 
 def spectral(**changes) -> Spectral:
@@ -129,6 +132,20 @@ def test_a_step_along_the_gradient_brings_texture_back():
     assert float(spectral()(clip, made.detach() - 3.0 * made.grad).sum()) < 0.9 * float(before.detach())
 
 
+def test_where_nobody_asks_for_the_place_of_waves_it_is_not_reckoned_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch):
+    powers = []
+    monkeypatch.setattr(perceptual, "_power", lambda waves, real=perceptual._power: powers.append(1) or real(waves))
+    clip, found = texture(frames=3), []
+    for phase in (0.0, 1e-30):  # the latter is computed and vanishes in the sum
+        made = blurred(clip).clone().requires_grad_()
+        value = spectral(phase=phase)(clip, made)
+        found.append((value, *torch.autograd.grad(value.sum(), made), len(powers)))
+    (value, gradient, calls), (same, same_gradient, both) = found
+    assert torch.equal(value, same)
+    assert torch.allclose(gradient, same_gradient, rtol=1e-6, atol=0)
+    assert both - calls == 1.5 * calls
+
+
 @pytest.mark.parametrize("change", [{"window": 7}, {"window": 2}, {"scales": 0}, {"floor": 0.0}, {"phase": -1.0}, {"weight": -1.0}])
 def test_settings_out_of_range_are_refused(change: dict):
     with pytest.raises(ValueError, match=r"Set objective\.perceptual"):
@@ -172,3 +189,26 @@ def test_a_learnt_distance_is_one_of_another_runs_latents_and_moves_the_reconstr
     assert Learnt(1.0, str(tmp_path / "run"), model.sha256).sha256 == model.sha256
     with pytest.raises(ValueError, match=r"wanted 00: it has trained on. Set objective\.perceptual\.sha256"):
         Learnt(1.0, str(tmp_path / "run"), "00")
+
+
+def test_a_run_that_went_on_with_other_weights_than_it_began_with_is_refused(tmp_path):
+    vae_run(tmp_path / "run")
+    first = Learnt(1.0, str(tmp_path / "run"), None)
+    other = Learnt(1.0, str(tmp_path / "run"), None)
+    other.sha256 = "00"  # that run has trained on meanwhile
+
+    def begin(distance: Perceptual | None, run: RunFolder) -> None:
+        VAEObjective(VideoVAE(widths=(8, 16), latent_channels=4), 0.2, 0.0, 1e-4, 2, perceptual=distance).begin(run)
+
+    with RunFolder(tmp_path / "here", {"run": "here"}) as run:
+        begin(other, run)  # of this start nothing was saved, so the next one is the first
+        begin(first, run)
+        assert run.fact("perceptual_sha256") == first.sha256
+        Checkpoints(run.checkpoints).save(1, {"weights": {}, "ema": {}, "optimizer": {}}, {})
+        begin(first, run)
+        with pytest.raises(ConfigError, match=rf"sha256 00, and the run began with {first.sha256}\. Put those back"):
+            begin(other, run)
+        assert run.fact("perceptual_sha256") == first.sha256
+    with RunFolder(tmp_path / "none", {"run": "none"}) as run:
+        begin(spectral(), run)
+        assert run.fact("perceptual_sha256") is None

@@ -7,6 +7,9 @@ import torch
 
 from data.batch import Batch
 from models.vae import VideoVAE
+from runtime.checkpoint import Checkpoints
+from runtime.config import ConfigError
+from runtime.run_folder import RunFolder
 from runtime.seeding import Rng
 from training.ema import EMA
 from training.vae_objective import VAEObjective
@@ -70,9 +73,14 @@ def test_the_decoder_is_shown_the_mean_and_as_much_noise_as_asked_for():
         assert torch.allclose(seen[noise], torch.full_like(seen[noise], want), atol=1e-4)
 
 
-def test_an_encoder_that_was_never_trained_is_refused():
-    with pytest.raises(ValueError, match="Set init_from=<a VAE run>"):
-        objective(DecoderOnly(1.0), whitened=False).refresh([batch()])
+def test_an_encoder_that_was_never_trained_is_refused_before_the_first_step_and_a_resume_is_not(tmp_path):
+    with RunFolder(tmp_path, {"run": "x"}) as folder:
+        with pytest.raises(ConfigError, match="Set init_from=<a VAE run>"):
+            objective(DecoderOnly(1.0), whitened=False).begin(folder)
+        objective(DecoderOnly(1.0)).begin(folder)
+        objective(Whole(), whitened=False).begin(folder)
+        Checkpoints(folder.checkpoints).save(1, {"weights": {}, "ema": {}, "optimizer": {}}, {})
+        objective(DecoderOnly(1.0), whitened=False).begin(folder)  # its weights are yet to be read from the checkpoint
 
 
 def test_flops_leave_the_encoders_backward_out():

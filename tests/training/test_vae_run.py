@@ -86,6 +86,15 @@ def test_pictures_and_videos_of_several_shapes_train_one_vae_and_then_its_decode
             assert torch.equal(weights[part][f"vae.{name}"], tensor) == (name in frozen), f"{part} {name}"
 
 
+def test_a_decoder_without_an_encoder_is_refused_before_its_first_step(folder: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(EMA, "update", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(SystemExit) as stopped:
+        train("objective/part=decoder", f"data.train={folder}", f"run={tmp_path}/decoder")
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the decoder alone is trained, but its encoder never was. Set init_from=")
+    assert not (tmp_path / "decoder/metrics.jsonl").exists()
+
+
 def test_a_flow_run_takes_a_tuned_decoder_halfway_encodes_nothing_again_and_learns_the_same(folder: Path, tmp_path: Path, capsys, monkeypatch):
     torch.set_num_threads(1)
     data, recipe = [f"data.train={folder}", "trainer.validate_every=2"], [*FLOW, *SHORT, "trainer.checkpoint_every=2"]

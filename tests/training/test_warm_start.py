@@ -2,12 +2,13 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 
 from models.dit import DiT
-from models.mixing import Cross, Double, Joint, Prefix
+from models.mixing import Cross, Double, Hybrid, Joint, Prefix
 from models.modulation import LowRank, PerBlock, Shared
 from models.packing import patchify, unpatchify
 from models.text import ByteTokenizer, Text, TextTransformer, WordTokenizer
@@ -101,6 +102,25 @@ def test_other_positions_are_said(tmp_path, capsys):
     assert "note: positions are not what these weights learnt: objective.dit.rope_theta=100.0, now 1000.0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        ({"patch": [1, 4, 4]}, "note: positions are not what these weights learnt: objective.dit.patch=[1, 2, 2], now [1, 4, 4]"),
+        (
+            {"heads": 1},
+            "note: these weights learnt other heads: their channels are shared out anew, so attention is not what it was: objective.dit.heads=2",
+        ),
+        ({"heads": 3, "width": 48}, ""),
+    ],
+)
+def test_other_patches_and_other_heads_at_the_same_width_are_said(tmp_path, capsys, changed, note):
+    start(tmp_path / "b", saved(tmp_path / "a", networks(1), config()), networks(2, **changed), config(**changed))
+    said = capsys.readouterr().err
+    assert note in said
+    assert note.replace("note: ", "note     ") in (tmp_path / "b/init_from.txt").read_text()
+    assert said.count("note: ") == bool(note)
+
+
 @pytest.mark.parametrize(("before", "now"), [((1, 1, 1), (1, 2, 2)), ((1, 2, 2), (1, 4, 4)), ((1, 2, 2), (1, 3, 4))])
 def test_a_larger_patch_reads_and_writes_an_enlarged_patch_as_the_source_its_own(before, now):
     old, mine = networks(1, patch=before), networks(2, patch=now)
@@ -176,6 +196,42 @@ def test_a_deeper_network_computes_what_the_source_did_and_every_new_block_can_l
     assert torch.allclose(velocity(mine["dit"], noisy), velocity(old["dit"], noisy), atol=1e-6)
     velocity(mine["dit"], noisy).square().sum().backward()
     assert all(any(p.grad is not None and bool(p.grad.any()) for p in unit.parameters()) for unit in mine["dit"].shard_units())
+
+
+@pytest.mark.parametrize(("mixing", "depth", "changed"), [(Hybrid(), 6, "1"), (Double(1), 6, ""), (Hybrid(), 4, ""), (Joint(), 3, "0")])
+def test_blocks_that_change_kind_are_said_and_without_them_a_deeper_hybrid_computes_what_its_source_did(mixing, depth, changed):
+    old, mine = networks(1, mixing=Hybrid(), depth=3), networks(2, moved=False, mixing=mixing, depth=depth)
+    notes = load(Source("a", 0, "", network_state(old), config(depth=3)), mine, config(depth=depth)).notes
+    noisy = torch.randn(1, 4, 2, 4, 4)
+    assert torch.allclose(velocity(mine["dit"], noisy), velocity(old["dit"], noisy), atol=1e-6) == (not changed)
+    double = {6: 2, 3: 0}.get(depth)
+    keep = "To keep them: objective/dit/mixing=double objective.dit.mixing.double_blocks=1"
+    wanted = f"1 double blocks there, {double} here: 1 blocks are of another kind and start fresh ({changed}). {keep}"
+    assert notes == ([wanted] if changed else [])
+
+
+def test_a_checkpoint_without_its_runs_config_fits_as_it_is_with_a_note_or_is_refused(tmp_path, capsys):
+    source = saved(tmp_path / "a", networks(1), config())
+    moved = tmp_path / "moved/far/step-00000007"
+    shutil.copytree(source / "checkpoints/step-00000007", moved)
+    mine = networks(2)
+    start(tmp_path / "b", moved, mine)
+    assert same(network_state(mine), network_state(networks(1)))
+    said = capsys.readouterr().err
+    assert "has no config.yaml two folders up" in said
+    assert "text encoder, patch, latent channels, heads and positions are taken to be this run's" in said
+    assert said.count("note: ") == 1
+    objective = config(text={"tokenizer": {"_target_": "models.text.ByteTokenizer"}})
+    for name, other, why in (
+        ("c", networks(2, tokenizer=ByteTokenizer()), r"1 tensors do not \(text\.embedding\.weight: mismatch"),
+        ("d", networks(2, depth=3), r"10 tensors do not .* is not in the source"),
+        ("e", networks(2, depth=1), r"10 tensors do not .* is not here"),
+    ):
+        before = {key: tensor.clone() for key, tensor in network_state(other).items()}
+        with pytest.raises(ConfigError, match=why) as refused:
+            start(tmp_path / name, moved, other, objective)
+        assert "\n" not in str(refused.value)
+        assert same(network_state(other), before)
 
 
 def test_a_wider_network_names_each_mismatch_with_both_shapes(tmp_path):

@@ -16,13 +16,14 @@ WIDTHS = (64, 192)
 LAYERS = ("video_in", "trunk.blocks.0", "trunk.blocks.1.attention", "trunk.blocks.1.mlp", "head")
 
 
-def config(width):
-    return {"_target_": "models.dit.DiT", "latent_channels": 4, "width": width, "depth": 2, "heads": width // 16, "text_width": 8}
+def config(width, **ends):
+    sizes = {"latent_channels": 4, "width": width, "depth": 2, "heads": width // 16, "text_width": 8}
+    return {"_target_": "models.dit.DiT"} | sizes | ends
 
 
-def built(width):
+def built(width, **ends):
     torch.manual_seed(0)
-    return DiT(**{key: value for key, value in config(width).items() if key != "_target_"})
+    return DiT(**{key: value for key, value in config(width, **ends).items() if key != "_target_"})
 
 
 def adamw(scaling=None, lr=3e-3, weight_decay=0.0):
@@ -80,9 +81,9 @@ def test_without_scaling_they_change_wide_networks_more(recipe, least):
     assert min(found[name] for name in ("trunk.blocks.1.attention", "trunk.blocks.1.mlp", "head")) > least, found
 
 
-def rates(recipe, width=256):
-    dit = built(width)
-    recipe.width_scaling.prepare({"dit": dit}, {"dit": config(width)})
+def rates(recipe, width=256, **ends):
+    dit = built(width, **ends)
+    recipe.width_scaling.prepare({"dit": dit}, {"dit": config(width, **ends)})
     names = {p: name for name, p in dit.named_parameters()}
     made = recipe.optimizers({"dit": dit}).optimizers
     return {names[p]: group["lr"] for optimizer in made.values() for group in optimizer.param_groups for p in group["params"]}
@@ -95,6 +96,16 @@ def test_rates_at_four_times_the_base_width_are_those_of_the_tables():
     for adjust, wanted in {"match_rms_adamw": [1 / 2, 1, 1 / 4, 1], "original": [1, 1, 1 / 2, 1]}.items():
         found = rates(Muon(1.0, 0.95, 0.0, adjust, adamw(lr=1.0), [], Scaled(64)))
         assert [found[name] for name in (hidden, reads, writes, vector)] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("channels", "more"), [(64, 1), (144, 1.5), (256, 2), (1024, 2)])
+def test_ends_of_more_channels_than_the_base_width_get_more_of_muon_as_the_table_says(channels, more):
+    reads, writes = "text_in.weight", "head.weight"
+    ends = {"text_width": channels, "latent_channels": channels // 4}  # of patches of 2 x 2
+    assert [rates(adamw(Scaled(64), lr=1.0), **ends)[name] for name in (reads, writes)] == pytest.approx([1, 1 / 4])
+    for adjust, head in {"match_rms_adamw": 1 / 4, "original": 1 / 2}.items():
+        found = rates(Muon(1.0, 0.95, 0.0, adjust, adamw(lr=1.0), [], Scaled(64)), **ends)
+        assert [found[name] for name in (reads, writes)] == pytest.approx([more, more * head])
 
 
 def test_at_the_base_width_nothing_changes():
