@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.blocks import DoubleBlock
 from models.dit import DiT
 from runtime.checkpoint import MANIFEST, Checkpoint, Checkpoints, read, read_manifest
 from runtime.config import Config, ConfigError, differences, load_run_config
@@ -25,6 +26,10 @@ Resize = Callable[[Tensor, Tensor], Tensor | None]  # (saved, fresh) -> what the
 # Keys of objective.text that say what its vectors mean; with another value, whatever read the old ones starts afresh.
 ENCODER_KEYS = ("_target_", "tokenizer", "path", "layer", "labels", "width")
 READS_TEXT = ("text.", "dit.text_in.", "dit.pooled_in.")
+
+# What loads and means something else under other values of these keys of objective.
+POSITIONS = "positions are not what these weights learnt", ("dit.rope", "dit.stride_t", "dit.patch")
+HEADS = "these weights learnt other heads: their channels are shared out anew, so attention is not what it was", ("dit.heads=",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Report:
     fresh: dict[str, str] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def counts(self) -> str:
         """In a few words."""
@@ -78,6 +84,7 @@ class Report:
         lines = [f"from {source.name}, step {source.step}, sha256 {source.sha256}", self.counts()]
         groups = {"resized": self.resized, "fresh": self.fresh, "unused": self.unused, "loaded": dict.fromkeys(self.loaded, "")}
         lines += [f"{kind:<9}{name}{f': {why}' if why else ''}" for kind, names in groups.items() for name, why in names.items()]
+        lines += [f"note     {note}" for note in self.notes]
         return "\n".join([*lines, *(f"config   objective.{line}" for line in self.differs)]) + "\n"
 
 
@@ -102,9 +109,8 @@ def warm_start(init_from: str | None, networks: Mapping[str, nn.Module], objecti
     write_text(path, report.text())
     folder.remember("init_from", report.facts())
     print(f"start       from {source.name} step {source.step}: {report.counts()} ({path} has them)", file=sys.stderr)
-    turned = [f"objective.{line}" for line in report.differs if line.startswith(("dit.rope", "dit.stride_t"))]
-    if turned:
-        print(f"note: positions are not what these weights learnt: {'; '.join(turned)}", file=sys.stderr)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     bundle = vae_bundle.bundle_folder(folder.path)
     if source.flow_run and bundle.is_dir() and vae_bundle.latents_key(folder.path) != vae_bundle.latents_key(source.flow_run):
         print(f"note: {source.name} learnt the latents of another VAE than the one in {bundle}", file=sys.stderr)
@@ -138,12 +144,15 @@ def read_source(init_from: str) -> Source:
 def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[str, Any]) -> Report:
     """Copy the source's weights into the networks, all or nothing.
 
-    Raises: ConfigError if it holds none of these networks, nothing fits, or a weight is not finite.
+    Raises: ConfigError if it holds none of these networks, nothing fits, a weight is not finite, or nothing tells what a DiT's weights mean
+        and not all of them fit.
     """
     targets = network_state(networks)
     held = {name: tensor for name, tensor in source.tensors.items() if name.partition(".")[0] in networks}
     _refuse(source, held, networks)
-    report = Report(source, differs=differences(_own(source.objective), _own(objective), ("preview_steps", "preview_clips")))
+    report = Report(source)
+    if source.objective:
+        report.differs = differences(_own(source.objective), _own(objective), ("preview_steps", "preview_clips"))
     rules, barred = _rules(source.objective, networks), _other_encoder(source.objective, objective)
     made: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -168,6 +177,9 @@ def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[s
     if not any(name in made for network, module in networks.items() for name in (f"{network}.{own}" for own, _ in module.named_parameters())):
         first = next(iter(report.fresh.items()))
         raise ConfigError(f"init_from={source.name}: none of its {len(held)} tensors fits the {len(targets)} here ({first[0]}: {first[1]}).")
+    if "dit" in networks and not source.objective:
+        _fits_untold(report, {name: held[name] for name in report.unused if name in held})
+    report.notes += _notes(report.differs, held, networks)
     with torch.no_grad():
         for name, tensor in made.items():
             targets[name].copy_(tensor)
@@ -189,6 +201,38 @@ def _refuse(source: Source, held: Mapping[str, Tensor], networks: Mapping[str, n
             raise ConfigError(
                 f"init_from={source.name}: {what}. Give an earlier checkpoint (<run>/checkpoints/step-...) or another run. Set init_from."
             )
+
+
+def _fits_untold(report: Report, left: Mapping[str, Tensor]) -> None:
+    """Without a config nothing says what an end of another size is, or what the text's vectors mean: all or nothing."""
+    name, untold = report.source.name, "has no config.yaml two folders up, as in <run>/checkpoints/<step>"
+    misfits = report.fresh | {own: f"{tuple(tensor.shape)} is not here" for own, tensor in left.items()}
+    if misfits:
+        first, why = next(iter(misfits.items()))
+        raise ConfigError(
+            f"init_from={name} {untold}, so it must fit as it is: {len(misfits)} tensors do not ({first}: {why}). Set init_from to its run."
+        )
+    report.notes.append(f"{name} {untold}: text encoder, patch, latent channels, heads and positions are taken to be this run's")
+
+
+def _notes(differs: list[str], held: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> list[str]:
+    """What is loaded and means something else here though its shape is the same, and blocks that are of another kind."""
+    notes = []
+    for what, keys in (POSITIONS, HEADS):
+        lines = [f"objective.{line}" for line in differs if line.startswith(keys)]
+        if lines and not (keys == HEADS[1] and any(line.startswith("dit.width=") for line in differs)):  # of another width nothing is loaded
+            notes.append(f"{what}: {'; '.join(lines)}")
+    dit = networks.get("dit")
+    if isinstance(dit, DiT):
+        blocks = [name.split(".")[3:5] for name in held if name.startswith("dit.trunk.blocks.")]
+        there, two = {number for number, _ in blocks}, {number for number, part in blocks if part == "text"}
+        here = [isinstance(block, DoubleBlock) for block in dit.shard_units()]
+        changed = [str(number) for number, double in enumerate(here) if str(number) in there and (str(number) in two) != double]
+        if changed:
+            keep = f"objective/dit/mixing=double objective.dit.mixing.double_blocks={len(two)}"
+            counts = f"{len(two)} double blocks there, {sum(here)} here"
+            notes.append(f"{counts}: {len(changed)} blocks are of another kind and start fresh ({', '.join(changed)}). To keep them: {keep}")
+    return notes
 
 
 def _rules(before: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> dict[str, Resize]:

@@ -45,8 +45,9 @@ class Scaled:
 
     The change of an A x B matrix must have a spectral norm proportional to sqrt(A / B). AdamW's changes have one proportional to sqrt(A B), so
     hidden and output layers get lr / width and layers that read a fixed number of channels keep theirs: muP. Muon's have 1 times what its option
-    `adjust` says: `original` already is right for hidden layers, `match_rms_adamw` needs 1 / sqrt(width). Which axes grow with the width shows
-    in a twin of the base width. Vectors, embeddings and the text encoder, whose width is its own, are left alone.
+    `adjust` says: `original` already is right for hidden layers, `match_rms_adamw` needs 1 / sqrt(width). Ends of
+    C channels, more than the base width, get sqrt(min(C, width) / base width) times the rate of others. Which axes grow with the width shows in a
+    twin of the base width. Vectors, embeddings and the text encoder, whose width is its own, are left alone.
 
     The layers' first weights are Xavier's, which is right for hidden layers; those that read a fixed number of channels get the deviation that
     they have at the base width.
