@@ -99,6 +99,9 @@ def in_words(figures: Mapping[str, Any]) -> list[str]:
         cost = f"{tokenizer['encode_tflop']:.3g} + {tokenizer['decode_tflop']:.3g} TFLOP per frame-megapixel to encode and decode"
         lines.append(f"{cost}, {tokenizer['parameters'] / 1e6:.2f} M weights")
     lines += [f"gradient across {name} edges: {ratio:.3f} of the source's" for name, ratio in vae["edge_ratio"].items() if ratio is not None]
+    if left_out := max((distance.get("left_out", 0) for distance in vae["frechet"].values()), default=0):
+        size = "x".join(map(str, video_features.WINDOW))
+        lines.append(f"Frechet distances leave out {left_out} of {vae['n']} clips, which are smaller than {size} frames and pixels")
     for name, distance in vae["frechet"].items():
         if distance["value"] is None:
             lines.append(f"Frechet {name}: not measured ({distance['why']})")

@@ -88,16 +88,15 @@ def table(arms: Sequence[Arm]) -> str:
 
 
 def verdict(arms: Sequence[Arm], seed: int = 0) -> str:
-    """Every arm of ours against the best peer of its latent size, clip by clip."""
+    """Every arm of ours against the best peer of its latent size, clip by clip; the best on these very clips, which is in its favour."""
     lines = []
     for size in dict.fromkeys(_size(arm) for arm in arms if arm.peer):
         peers = [arm for arm in arms if arm.peer and _size(arm) == size]
         best = max(peers, key=lambda arm: arm.psnr_db.value)
         for own in (arm for arm in arms if not arm.peer and _size(arm) == size):
             gap = paired_bootstrap(own.psnr_db_of, best.psnr_db_of, seed)
-            lines.append(
-                f"- {own.name} against {best.name}, the best of {len(peers)}: {gap.value:+.2f} dB [{gap.low:+.2f}, {gap.high:+.2f}], {gap.n} clips"
-            )
+            levels = f"{own.name} {own.psnr_db.value:.2f} dB, {best.name} {best.psnr_db.value:.2f} dB (the best of {len(peers)})"
+            lines.append(f"- {levels} at the same training FLOP: {gap.value:+.2f} dB [{gap.low:+.2f}, {gap.high:+.2f}], {gap.n} clips")
     return "\n".join(lines)
 
 

@@ -15,8 +15,8 @@ from runtime.seeding import Stream, generator
 Video = NDArray[np.uint8]  # t h w c
 Windows = NDArray[np.uint8]  # k t h w c
 Values = NDArray[np.float64]
-LARGEST = (8, 32, 32)  # frames, height and width of a window: several of each clip make enough samples
-SMALLEST = (1, 8, 8)
+# Frames, height and width of a window, whatever the clips: a part of what the names mean. Several of each clip make enough samples.
+WINDOW = (8, 32, 32)
 
 
 class VideoFeatures(Protocol):
@@ -47,31 +47,32 @@ class Pixels:
         def pooled(frames: Values) -> Values:
             return np.einsum("kthwc,ih,jw->kijc", frames, down, across, optimize=True) / frames.shape[1]
 
-        change = np.abs(np.diff(values, axis=1)).mean(axis=-1, keepdims=True) if values.shape[1] > 1 else np.zeros((*values.shape[:4], 1))
+        change = np.abs(np.diff(values, axis=1)).mean(axis=-1, keepdims=True)
         return np.concatenate([pooled(values), pooled(change)], axis=-1).reshape(len(windows), -1)
 
 
 class Spectrum:
     """Log energy of the brightness in 6 bands of spatial and 4 of temporal frequency: sharpness, texture, flicker, and no place.
 
-    Bands end at 0, 1/16, 1/8, 1/4, 1/2 cycles per pixel and at the corners; at 0, 1/8, 1/4 and 1/2 cycles per frame. Energy is in units of
-    what rounding to 8 bits adds, plus one, so that a plain ground is 0 and not minus infinity.
+    Bands end at 0, 1/16, 1/8, 1/4, 1/2 cycles per pixel and at the corners; at 0, 1/8, 1/4 and 1/2 cycles per frame. The mean of the whole
+    window, its band of no frequency, is taken out: 23 are left. That of each frame stays, so that a picture that flickers as a whole is seen.
+    Energy is in units of what rounding to 8 bits adds, plus one, so that a plain ground is 0 and not minus infinity.
     """
 
-    name, dimensions = "spectrum-6x4", 24
+    name, dimensions = "spectrum-23", 23
 
     def __call__(self, windows: Windows) -> Values:
         values = windows.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # k t h w
         t, h, w = values.shape[1:]
         taper = np.multiply.outer(np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1])
-        mean = (values * taper).sum(axis=(2, 3), keepdims=True) / taper.sum()
+        mean = (values * taper).sum(axis=(1, 2, 3), keepdims=True) / (t * taper.sum())
         density = np.square(np.abs(np.fft.fftn((values - mean) * taper, axes=(1, 2, 3)))) / (t * np.square(taper).sum())
         along, down, across = np.meshgrid(*(np.abs(np.fft.fftfreq(size)) for size in (t, h, w)), indexing="ij")
         space = np.digitize(np.hypot(down, across), [1e-9, 1 / 16, 1 / 8, 1 / 4, 1 / 2], right=True)
         time = np.digitize(along, [1e-9, 1 / 8, 1 / 4], right=True)
         band = (space * 4 + time).ravel()
         sums = np.stack([np.bincount(band, one.ravel(), minlength=24) for one in density])
-        return np.log1p(12 * sums / np.maximum(1, np.bincount(band, minlength=24)))
+        return np.log1p(12 * sums / np.maximum(1, np.bincount(band, minlength=24)))[:, 1:]
 
 
 class RandomConvolutions:
@@ -97,10 +98,7 @@ class RandomConvolutions:
         means = []
         for part in torch.from_numpy(windows).split(64):
             x = rearrange(part, "k t h w c -> k c t h w").float() / 127.5 - 1
-            for weight, (*_, kernel, stride) in zip(self.weights, self.LAYERS, strict=True):
-                # a window that is too short for the filters stands still at its ends
-                short = [max(0, least - size) for least, size in zip(kernel, x.shape[2:], strict=True)]
-                x = functional.pad(x, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else x
+            for weight, (*_, stride) in zip(self.weights, self.LAYERS, strict=True):
                 x = functional.conv3d(x, weight, stride=stride).relu()
             means.append(reduce(x.double(), "k c t h w -> k c", "mean").numpy())
         return np.concatenate(means)
@@ -109,24 +107,27 @@ class RandomConvolutions:
 def distances(sources: Sequence[Video], results: Sequence[Video], seed: int = 0, resamples: int = 200) -> dict[str, Any]:
     """Frechet distances between clips and their counterparts: by the name of the features; see `frechet.Distance`.
 
-    Features that the clips give too few samples for have a value of None, and `why`.
-
-    Raises: ValueError if a clip is smaller than 8x8 pixels.
+    Clips that hold no window, stills among them, are left out; `left_out` counts them. Features that the others give too few samples for have
+    a value of None, and `why`.
     """
-    shapes = [video.shape[:3] for video in (*sources, *results)]
-    if not shapes:
+    if not sources:
         raise ValueError("a Frechet distance needs clips, got none.")
-    size = tuple(min(most, *(shape[axis] for shape in shapes)) for axis, most in enumerate(LARGEST))
-    if any(have < least for have, least in zip(size, SMALLEST, strict=True)):
-        raise ValueError(f"features of videos need frames of at least 8x8 pixels, got {size[2]}x{size[1]}. Set height and width.")
+    pairs = [pair for pair in zip(sources, results, strict=True) if all(_holds_a_window(video) for video in pair)]
     found: dict[str, Any] = {}
     for features in (Pixels(), Spectrum(), RandomConvolutions()):
-        own, made = ([features(windows(video, size)) for video in side] for side in (sources, results))
         try:
+            if not pairs:
+                raise ValueError(f"no clip is as large as a window of {'x'.join(map(str, WINDOW))} frames and pixels, got {sources[0].shape[:3]}.")
+            own, made = ([features(windows(video, WINDOW)) for video in side] for side in zip(*pairs, strict=True))
             found[features.name] = compare_sets(own, made, seed, resamples).as_dict()
         except ValueError as error:
             found[features.name] = {"value": None, "why": str(error)}
+        found[features.name]["left_out"] = len(sources) - len(pairs)
     return found
+
+
+def _holds_a_window(video: Video) -> bool:
+    return all(have >= least for have, least in zip(video.shape[:3], WINDOW, strict=True))
 
 
 def windows(video: Video, size: tuple[int, ...]) -> Windows:

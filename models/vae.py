@@ -127,8 +127,13 @@ class VideoVAE(nn.Module):
 
         Frames pass one latent frame at a time, so cutting the clip otherwise changes no bit; equal to `encode` of the whole up to kernel
         rounding. Memory holds one chunk, `look_back` frames of features and less than one patch, whatever the length.
-        Raises: ValueError at the end if the clip had not 1 + k * stride_t frames.
+        Raises: ValueError if a piece has another size than the first, or, at the end, if the clip had not 1 + k * stride_t frames.
         """
+        for posterior in self.posterior_stream(chunks):
+            yield self._whiten(posterior.mean)
+
+    def posterior_stream(self, chunks: Iterable[Tensor]) -> Iterator[Posterior]:
+        """The raw posterior, a latent frame at a time; as `encode_stream`."""
         state: State | None = None
         frames = 0
         size = (self.stride[1], self.stride[2])
@@ -139,7 +144,7 @@ class VideoVAE(nn.Module):
                 video = self._lead(video)
             if video.shape[2] == self.stride[0]:
                 posterior, state = self._posterior(video, state)
-                yield self._whiten(posterior.mean)
+                yield posterior
         latent_grid(frames, *size, self.stride)
 
     def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -147,6 +152,7 @@ class VideoVAE(nn.Module):
 
         Latents pass one frame at a time, so cutting them otherwise changes no bit; equal to `decode` of the whole up to kernel rounding.
         The first yields one frame b 3 1 h w, each later one stride_t. Memory holds one chunk and `decoder_look_back` frames of features.
+        Raises: ValueError if a piece has another size than the first.
         """
         state: State | None = None
         for latents in _regroup(chunks, 1, 1):
@@ -231,9 +237,10 @@ def _regroup(chunks: Iterable[Tensor], first: int, size: int) -> Iterator[Tensor
     """Pieces along the frame axis become pieces of `first`, then of `size` frames each; the last one may be short. Each is a copy of its own, so that
     neither its strides nor its life depend on how the frames arrived."""
     parts: list[Tensor] = []
-    want = first
+    want, kept = first, None
     for chunk in chunks:
-        start = 0
+        start, kept = 0, chunk.shape if kept is None else kept
+        check_piece(chunk.shape, kept)
         while chunk.shape[2] - start >= want:
             yield torch.cat([*parts, chunk[:, :, start : start + want]], dim=2).contiguous()
             start, parts, want = start + want, [], size
@@ -243,6 +250,18 @@ def _regroup(chunks: Iterable[Tensor], first: int, size: int) -> Iterator[Tensor
         del chunk  # else it would live on while the next one is made
     if parts:
         yield torch.cat(parts, dim=2)
+
+
+def check_piece(got: Sequence[int], first: Sequence[int]) -> None:
+    """Refuse a piece of a stream that is not of one clip with the first one: they are b c t h w and differ in t alone.
+
+    Raises: ValueError if it is not.
+    """
+    if len(got) != 5:
+        raise ValueError(f"a stream takes pieces b c t h w, got shape {tuple(got)}. Give a batch axis to what has none.")
+    if (*got[:2], *got[3:]) != (*first[:2], *first[3:]):
+        what = f"got b {got[0]}, {got[1]} channels, {got[3]} x {got[4]} after b {first[0]}, {first[1]} channels, {first[3]} x {first[4]}"
+        raise ValueError(f"the pieces of a stream differ in length alone: {what}. Give each clip, and each size, a stream of its own.")
 
 
 def per_channel(values: Tensor) -> Tensor:

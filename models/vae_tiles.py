@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from models.geometry import latent_grid
-from models.vae import VideoVAE
+from models.vae import VideoVAE, check_piece
 
 # Side of a tile in px without its halo; "auto" cuts large pictures alone; None never cuts.
 Tile = int | Literal["auto"] | None
@@ -172,7 +172,9 @@ def _tiled(
     if not front:
         yield from stream(())
         return
-    cut, size = plan(front[0]), front[0].shape[-2:]
+    first = front[0].shape
+    check_piece(first, first)
+    cut = plan(front[0])
     source = _chained(front, source)
     tiles = list(product(cut.rows, cut.columns))
     if len(tiles) == 1:
@@ -186,8 +188,7 @@ def _tiled(
                 chunk = next(source, None)
                 if chunk is None:
                     return
-                if chunk.shape[-2:] != size:
-                    raise ValueError(f"a clip keeps its size, but a piece of {list(size)} was followed by one of {list(chunk.shape[-2:])}.")
+                check_piece(chunk.shape, first)  # here, as slices of a larger piece would be of the right size
                 for queue, (row, column) in zip(waiting, tiles, strict=True):
                     queue.append(chunk[..., row.seen(taken), column.seen(taken)])
                 del chunk

@@ -8,7 +8,7 @@ Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/e
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -112,8 +112,8 @@ def tokenizer_of(vae: VideoVAE, videos: Sequence[Video], device: str) -> Tokeniz
     (f, h, w), pixels, flop = latent_grid(frames, height, width, vae.stride), frames * height * width, vae.flops(frames, height, width)
     bits = 0.0
     for video in videos:
-        posterior = vae.posterior(to_float(torch.from_numpy(video[None])).to(device))
-        bits += latent_bits(posterior.mean, posterior.logvar, vae.latent_mean, vae.latent_std)
+        for posterior in vae.posterior_stream(pieces(vae, torch.from_numpy(video[None]), device)):
+            bits += latent_bits(posterior.mean, posterior.logvar, vae.latent_mean, vae.latent_std)
     return Tokenizer(
         stride=vae.stride,
         patch=vae.patch[1],
@@ -159,10 +159,14 @@ def reconstructed(vae: VideoVAE, videos: Sequence[Video], device: str) -> list[V
     """Through the VAE and back as streams, a few clips at a time: pixels and what lies between the layers take far more memory than latents."""
 
     def back(part: torch.Tensor) -> torch.Tensor:
-        pieces = (to_float(piece).to(device) for piece in part.split(vae.stride[0], dim=1))
-        return torch.cat([to_uint8(video).cpu() for video in decode_tiled(vae, encode_tiled(vae, pieces))], dim=1)
+        return torch.cat([to_uint8(video).cpu() for video in decode_tiled(vae, encode_tiled(vae, pieces(vae, part, device)))], dim=1)
 
     return [video for part in torch.from_numpy(np.stack(videos)).split(16) for video in back(part).numpy()]
+
+
+def pieces(vae: VideoVAE, videos: torch.Tensor, device: str) -> Iterator[torch.Tensor]:
+    """8-bit clips b t h w c for a stream: b 3 t h w in [-1, 1], of as many frames as one latent frame has."""
+    return (to_float(piece).to(device) for piece in videos.split(vae.stride[0], dim=1))
 
 
 def described(node: Config) -> str:

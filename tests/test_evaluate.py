@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from data.transforms import to_float
 from data.writer import write_mp4
+from evaluation.autoencoder import latent_bits
+from models.vae import VideoVAE
 from runtime.config import build, dump, load_run_config
 from train import main as train
 
@@ -86,6 +89,22 @@ def test_other_clips_are_measured_by_name(runs: Path, evaluate) -> None:
     assert json.loads((runs / "held" / "evaluation.json").read_text())["vae"]["n"] == 2
     assert "2 clips of" in out
     assert captions(runs / "held") <= {"9.mp4", "10.mp4", "11.mp4"}
+
+
+@torch.no_grad()
+def test_bits_of_a_clip_take_the_memory_of_one_latent_frame() -> None:
+    """The whole clip tells as many; no layer is given more than a latent frame at once."""
+    script = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="evaluate")
+    torch.manual_seed(0)
+    vae = VideoVAE(widths=(8, 8, 16), encoder_depths=(0, 1, 1), decoder_depths=(0, 1, 1), latent_channels=4)
+    vae.set_statistics(torch.randn(4), torch.rand(4) + 0.5)
+    videos = [np.random.default_rng(number).integers(0, 256, (13, 32, 32, 3), dtype=np.uint8) for number in range(2)]
+    wholes = [vae.posterior(to_float(torch.from_numpy(video[None]))) for video in videos]
+    wanted = sum(latent_bits(whole.mean, whole.logvar, vae.latent_mean, vae.latent_std) for whole in wholes)
+    seen: list[int] = []
+    vae.stem.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    assert script["tokenizer_of"](vae, videos, "cpu").bits_per_pixel * 2 * 13 * 32 * 32 == pytest.approx(wanted, rel=1e-5)
+    assert seen == [1] * 8
 
 
 def test_clips_that_were_trained_on_measure_nothing(runs: Path, evaluate) -> None:

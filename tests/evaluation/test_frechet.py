@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from data.world.render import render
+from data.world.sampling import draw_scene
 from evaluation.frechet import Gaussian, compare_sets, frechet, gaussian
-from evaluation.video_features import Pixels, RandomConvolutions, Spectrum, distances, windows
+from evaluation.video_features import WINDOW, Pixels, RandomConvolutions, Spectrum, distances, windows
 
 
 def normal(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
@@ -108,7 +110,7 @@ def clips() -> list[np.ndarray]:
 
 def test_every_distance_is_zero_for_the_clips_themselves_and_grows_with_what_is_wrong(clips: list[np.ndarray]) -> None:
     same, some, more = (distances(clips, made, resamples=4) for made in (clips, [blurred(v, 1) for v in clips], [blurred(v, 4) for v in clips]))
-    for name in ("pixels-4x4x4", "spectrum-6x4", "random-conv-64"):
+    for name in ("pixels-4x4x4", "spectrum-23", "random-conv-64"):
         assert same[name]["value"] == pytest.approx(0, abs=1e-8)
         assert 0 < 1.5 * some[name]["value"] < more[name]["value"]
         assert some[name]["samples"] == 72
@@ -116,18 +118,18 @@ def test_every_distance_is_zero_for_the_clips_themselves_and_grows_with_what_is_
 
 def test_features_for_which_there_are_too_few_samples_say_so(clips: list[np.ndarray]) -> None:
     found = distances(clips[:20], clips[:20], resamples=4)
-    assert found["spectrum-6x4"]["value"] == pytest.approx(0, abs=1e-8)
+    assert found["spectrum-23"]["value"] == pytest.approx(0, abs=1e-8)
     assert found["random-conv-64"]["value"] is None
     assert "more than 64 samples of each set, got 40" in found["random-conv-64"]["why"]
 
 
 def test_a_name_means_the_same_numbers_for_ever(clips: list[np.ndarray]) -> None:
     """Figures of two runs are compared by the name alone."""
-    part = windows(clips[0], (8, 32, 32))
+    part = windows(clips[0], WINDOW)
     assert part.shape == (2, 8, 32, 32, 3)
     golden = {
         "pixels-4x4x4": [88.41992, 87.99414, 36.06399],
-        "spectrum-6x4": [10.46654, 9.152092, 8.447093],
+        "spectrum-23": [9.680286, 8.965895, 14.44225],
         "random-conv-64": [0.1275613, 0.01185122, 0.0299178],
     }
     for features in (Pixels(), Spectrum(), RandomConvolutions()):
@@ -137,18 +139,40 @@ def test_a_name_means_the_same_numbers_for_ever(clips: list[np.ndarray]) -> None
 
 
 def test_motion_and_stillness_are_told_apart(clips: list[np.ndarray]) -> None:
-    part = windows(clips[0], (8, 32, 32))
+    part = windows(clips[0], WINDOW)
     still = np.repeat(part[:, :1], 8, axis=1)
     assert not Pixels()(still)[:, 3::4].any()
     assert Pixels()(part)[:, 3::4].min() > 5
-    moving = Spectrum()(still).reshape(2, 6, 4)
+    moving = np.pad(Spectrum()(still), ((0, 0), (1, 0))).reshape(2, 6, 4)
     assert not moving[:, :, 1:].round(6).any()
     assert moving[:, 2:5, 0].min() > 1
 
 
-def test_images_and_small_frames_have_features_too() -> None:
-    images = [textured(seed, frames=1, size=16) for seed in range(70)]
-    found = distances(images, [blurred(image, 1) for image in images], resamples=4)
-    assert all(distance["value"] > 0 for distance in found.values())
-    with pytest.raises(ValueError, match="at least 8x8 pixels, got 4x4"):
-        distances([image[:, :4, :4] for image in images], images)
+def test_a_flicker_of_the_whole_picture_is_seen(clips: list[np.ndarray]) -> None:
+    """Every second frame lighter by 60 levels, nothing else: no frame by itself shows it."""
+    dark = [clip // 2 for clip in clips]
+    light = [clip + np.where(np.arange(len(clip)) % 2, 60, 0)[:, None, None, None].astype(np.uint8) for clip in dark]
+    found = distances(dark, light, resamples=4)["spectrum-23"]
+    assert found["value"] > 3 * found["halves"]
+    assert found["low"] > 1
+
+
+def test_every_feature_tells_the_worlds_clips_apart() -> None:
+    """A dimension that is the same for all adds nothing but a sample that has to be there."""
+    rendered = [render(draw_scene(0, number, "standard"), 8, 64, 64) for number in range(12)]
+    parts = np.concatenate([windows(video, WINDOW) for video in rendered])
+    for features in (Pixels(), Spectrum(), RandomConvolutions()):
+        spread = features(parts).std(axis=0)
+        assert spread.min() > 1e-2 * np.median(spread), features.name
+
+
+def test_clips_that_hold_no_window_are_left_out_and_counted_and_change_no_figure(clips: list[np.ndarray]) -> None:
+    made = [blurred(clip, 1) for clip in clips]
+    small = [textured(90, frames=1), textured(91, size=16)]
+    alone, mixed = distances(clips, made, resamples=4), distances([*clips, *small], [*made, *small], resamples=4)
+    for name, found in alone.items():
+        assert found["left_out"] == 0
+        assert mixed[name] == found | {"left_out": 2}
+    for found in distances(small, small, resamples=4).values():
+        assert (found["value"], found["left_out"]) == (None, 2)
+        assert "no clip is as large as a window of 8x32x32" in found["why"]

@@ -60,7 +60,9 @@ def test_ours_is_held_against_the_best_peer_of_its_latent_size_on_the_same_clips
         arm("wide peer", (hard - 5).tolist(), peer=True),
         arm("narrow peer", (hard - 1).tolist(), peer=True),
     ]
-    assert verdict(arms) == "- ours c16 against narrow peer, the best of 2: +1.00 dB [+1.00, +1.00], 50 clips"
+    ours, peer = hard.mean(), hard.mean() - 1
+    told = f"- ours c16 {ours:.2f} dB, narrow peer {peer:.2f} dB (the best of 2) at the same training FLOP: +1.00 dB [+1.00, +1.00], 50 clips"
+    assert verdict(arms) == told
     assert verdict(arms[:2]) == ""
 
 

@@ -184,7 +184,7 @@ def test_what_the_autoencoder_costs_and_how_far_its_clips_are_stand_on_the_page(
     figures["tokenizer"] = {"stride": [4, 8, 8], "latent_channels": 4, "values_ratio": 163.2, "bits_per_pixel": 0.123}
     figures["tokenizer"] |= {"encode_tflop": 0.0051, "decode_tflop": 0.0075}
     figures["vae"]["edge_ratio"] = {"stride": 1.019}
-    figures["vae"]["frechet"]["spectrum-6x4"] |= {"value": 2.5, "low": 2, "high": 3, "halves": None}
+    figures["vae"]["frechet"]["spectrum-23"] |= {"value": 2.5, "low": 2, "high": 3, "halves": None}
     path.write_text(json.dumps(figures))
     text = page(copy)
     for shown in (

@@ -217,6 +217,34 @@ def test_frames_may_arrive_in_any_pieces():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 3, 4, 32, 16), "got b 1, 3 channels, 32 x 16 after b 1, 3 channels, 16 x 16"),
+        ((1, 1, 4, 16, 16), "got b 1, 1 channels, 16 x 16 after"),
+        ((2, 3, 4, 16, 16), "got b 2, 3 channels"),
+        ((3, 4, 16, 16), r"takes pieces b c t h w, got shape \(3, 4, 16, 16\)"),
+    ],
+)
+def test_pieces_of_unlike_sizes_are_refused_by_both_streams_in_one_line(shape: tuple[int, ...], message: str):
+    vae = make(latent_channels=3)  # so that latents pass for frames
+    for stream in (vae.encode_stream, vae.decode_stream):
+        for begun in (2, 5):  # in the midst of a latent frame, and where one begins
+            with pytest.raises(ValueError, match=message) as error:
+                list(stream([clip(begun), torch.zeros(shape)]))
+            assert "\n" not in str(error.value)
+
+
+@torch.no_grad()
+def test_a_streams_posteriors_are_the_whole_clips():
+    vae, video = make(), clip(13)
+    whole, parts = vae.posterior(video), list(vae.posterior_stream(cut(video, 5)))
+    assert [part.mean.shape[2] for part in parts] == [1, 1, 1, 1]
+    assert torch.allclose(torch.cat([part.mean for part in parts], dim=2), whole.mean, atol=1e-5)
+    assert torch.allclose(torch.cat([part.logvar for part in parts], dim=2), whole.logvar, atol=1e-5)
+
+
+@torch.no_grad()
 def test_stream_remembers_one_frame_for_each_frame_of_look_back():
     vae = make(look_back=2, decoder_look_back=3)
     _, state = vae._posterior(vae._lead(clip(17)), None)
