@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from accounting.roofline import Hardware
 from bench.contenders import Size
 from bench.measure import Call, Meter
 from models.attention import Fastest
 from models.layers import linear
+from models.vae import VideoVAE
+from models.vae_blocks import CausalBlock, Convolution
 
 BACKEND = "sdpa"  # whichever kernel torch takes
 
@@ -23,9 +26,8 @@ def of_transformers(size: Size, dtypes: Sequence[torch.dtype], device: str, mete
     """
     rows = []
     for dtype in dtypes:
-        source = torch.ones(2**26, dtype=torch.uint8, device=device)
-        target = source.clone()  # there already: taking new memory from the system costs more than the copy
-        bytes_s = 2 * source.numel() / _seconds(lambda target=target, source=source: target.copy_(source), meter, rounds)
+        tensor = size.video_tokens * size.samples * size.width * dtype.itemsize  # what one pass reads: it may stay in a cache
+        bytes_s = max(copy_rate(number, device, meter, rounds) for number in (tensor, 2**26))
         row: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch."), "bytes_s": bytes_s, "matmul_flop_s": {}, "attention_flop_s": {}}
         for side in ("ours", "peer"):
             row["matmul_flop_s"][side] = _linear_rate(size, side, device, dtype, meter, rounds)
@@ -35,13 +37,28 @@ def of_transformers(size: Size, dtypes: Sequence[torch.dtype], device: str, mete
     return rows
 
 
-def of_autoencoders(device: str, meter: Meter, rounds: int) -> dict[str, float]:
-    """FLOP/s of a 3x3x3 convolution of 96 channels (the peers' work) and of a linear layer of 192 (ours), float32."""
+def of_autoencoders(name: str, vae: VideoVAE, clip: Sequence[int], device: str, meter: Meter, rounds: int) -> dict[str, Any]:
+    """FLOP/s in float32: of 3x3x3 convolutions of 96 to 384 channels (the peers' work), and of what ours, `name`, mixes its neighbourhoods with.
+
+    The best of all widths. Ours: a 3x3 convolution or a linear layer of the inputs and outputs of its own blocks, on the latent frames of the clip.
+
+    Args:
+        clip: frames, height, width in pixels.
+    """
+    frames, height, width = clip
     with torch.no_grad():
-        x, kernel = torch.randn(1, 96, 5, 64, 64, device=device), torch.randn(96, 96, 3, 3, 3, device=device)
-        convolution = 2 * 96 * 96 * 27 * 3 * 64 * 64 / _seconds(lambda: F.conv3d(x, kernel, padding=(0, 1, 1)), meter, rounds)
-        rows, layer = torch.randn(16384, 192, device=device), linear(192, 192).to(device).requires_grad_(False)
-        return {"convolution_flop_s": convolution, "matmul_flop_s": 2 * 16384 * 192 * 192 / _seconds(lambda: layer(rows), meter, rounds)}
+        peers = max(_convolution_rate(channels, 64 * 96 // channels, device, meter, rounds) for channels in (96, 192, 384))
+        positions = (1 + (frames - 1) // vae.stride[0], height // vae.patch[1], width // vae.patch[2])
+        blocks = {(part.mix.in_features, part.mix.out_features): part for part in vae.modules() if isinstance(part, CausalBlock)}
+        own = max(_block_rate(block, positions, device, meter, rounds) for block in blocks.values())
+    return {"peer_flop_s": peers, "own_flop_s": {name: own}}
+
+
+def copy_rate(number: int, device: str, meter: Meter, rounds: int) -> float:
+    """Bytes/s, read and written, of copying so many bytes to where there is memory already: taking it from the system costs more than the copy."""
+    source = torch.ones(number, dtype=torch.uint8, device=device)
+    target = source.clone()
+    return 2 * number / _seconds(lambda: target.copy_(source), meter, rounds)
 
 
 def hardware(row: dict[str, Any], side: str) -> Hardware:
@@ -49,6 +66,21 @@ def hardware(row: dict[str, Any], side: str) -> Hardware:
     matmul = row["matmul_flop_s"][side]
     attention = {(BACKEND, int(width)): (rates[0], rates[1]) for width, rates in row["attention_flop_s"][side].items()}
     return Hardware("as measured", matmul, matmul, attention, row["bytes_s"])
+
+
+def _convolution_rate(channels: int, side: int, device: str, meter: Meter, rounds: int) -> float:
+    x, kernel = torch.randn(1, channels, 5, side, side, device=device), torch.randn(channels, channels, 3, 3, 3, device=device)
+    return 2 * channels**2 * 27 * 3 * side**2 / _seconds(lambda: F.conv3d(x, kernel, padding=(0, 1, 1)), meter, rounds)
+
+
+def _block_rate(block: CausalBlock, positions: tuple[int, int, int], device: str, meter: Meter, rounds: int) -> float:
+    inputs, outputs, number = block.mix.in_features, block.mix.out_features, positions[0] * positions[1] * positions[2]
+    if isinstance(block.mixing, Convolution):
+        x = torch.randn(positions[0], inputs // 9, *positions[1:], device=device).to(memory_format=torch.channels_last)
+        kernel = torch.randn(outputs, inputs // 9, 3, 3, device=device).to(memory_format=torch.channels_last)
+        return 2 * inputs * outputs * number / _seconds(lambda: F.conv2d(x, kernel, padding=1), meter, rounds)
+    rows, layer = torch.randn(number, inputs, device=device), nn.Linear(inputs, outputs, device=device)
+    return 2 * inputs * outputs * number / _seconds(lambda: layer(rows), meter, rounds)
 
 
 def _linear_rate(size: Size, side: str, device: str, dtype: torch.dtype, meter: Meter, rounds: int) -> float:

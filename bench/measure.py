@@ -160,6 +160,22 @@ def pinned(core: int | None, threads: int) -> Iterator[None]:
             os.sched_setaffinity(0, cores)
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Float32 is float32 on a GPU too: by default torch rounds the inputs of convolutions to 10 bits and those of products not."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def tf32() -> dict[str, bool]:
+    """Where torch may round float32 to TF32 now."""
+    return {"convolutions": bool(torch.backends.cudnn.allow_tf32), "products": bool(torch.backends.cuda.matmul.allow_tf32)}
+
+
 def machine(device: str) -> dict[str, Any]:
     """What the figures depend on."""
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None

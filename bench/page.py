@@ -18,6 +18,8 @@ TABLES: dict[str, Callable[[Raw], str]] = {"targets": targets, "roofline": lambd
 for _device in DEVICES:
     for _part in ("dit", "vae", "train"):
         TABLES[f"conditions-{_part}-{_device}"] = lambda raw, stem=f"{_part}-{_device}": tables.conditions(raw, stem)
+    TABLES[f"apart-dit-{_device}"] = lambda raw, stem=f"dit-{_device}": tables.dit_apart(raw, stem)
+    TABLES[f"apart-vae-{_device}"] = lambda raw, stem=f"vae-{_device}": vae_tables.vae_apart(raw, stem)
     TABLES[f"ladder-{_device}"] = lambda raw, stem=f"ladder-{_device}": tables.ladder(raw, stem)
     TABLES[f"ceilings-{_device}"] = lambda raw, stem=f"dit-{_device}": tables.ceilings(raw, stem)
     TABLES[f"train-{_device}"] = lambda raw, stem=f"train-{_device}": tables.training(raw, stem)

@@ -1,6 +1,6 @@
 """Raw figures as tables: each row comes from a measurement or a formula, and one that is not there says so."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -12,6 +12,7 @@ Raw = Mapping[str, Any]  # by name of the file without its ending: dit-cpu, vae-
 NAMES = {"wan": "Wan", "ltx": "LTX-Video", "hunyuan": "HunyuanVideo", "cogvideox": "CogVideoX", "latte": "Latte"}
 NAMES |= {"wan128": "Wan", "wan64": "Wan"}
 NONE = "-"
+BELOW = " (below its floor)"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -34,8 +35,40 @@ def conditions(raw: Raw, stem: str) -> str:
     found = raw[stem]
     place = found["machine"]["gpu"] or f"{found['machine']['cpu']}, {found['arguments']['threads']} thread"
     packages = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
-    clock = "CUDA events" if found["device"].startswith("cuda") else f"{found['arguments']['clock']} clock"
+    clock = f"{found['arguments']['clock']} clock"
+    if found["device"].startswith("cuda"):
+        clock = "CUDA events; TF32 " + ", ".join(f"{'on' if on else 'off'} in {where}" for where, on in found["tf32"].items())
     return f"{place}; {packages}; {clock}; {found['arguments']['pairs']} pairs."
+
+
+def over_floor(took: float, needed: float) -> str:
+    """Measured over predicted seconds; less than 1 is marked, as a prediction is a floor."""
+    return f"{took / needed:.2f}" + (BELOW if took < needed else "")
+
+
+def apart(sides: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """In words, how far the medians of each side are from their floors: pairs of measured and predicted seconds by the side's name."""
+    said = []
+    for name, pairs in sides.items():
+        shares = [took / needed for took, needed in pairs]
+        if shares:
+            said.append(f"{name} takes {min(shares):.2f} to {max(shares):.2f} of its floor, {median(shares):.2f} at the median")
+    every = [took < needed for pairs in sides.values() for took, needed in pairs]
+    if not any(every):
+        return f"Measured over predicted: {'; '.join(said)}. None of {len(every)} times is below its floor."
+    return f"Measured over predicted: {'; '.join(said)}. **{sum(every)} of {len(every)} times are below their floors**: those rates are no ceilings."
+
+
+def dit_apart(raw: Raw, stem: str) -> str:
+    """`apart` of every match, precision and pass."""
+    if stem not in raw:
+        return not_measured(stem)
+    sides: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+    for row in raw[stem]["figures"]["rows"]:
+        for case in row["cases"]:
+            for side, floor in floors(raw, stem, row, case).items():
+                sides["ours" if side == "ours" else "theirs"].append((median(case["seconds"][side]), floor.seconds))
+    return apart(sides)
 
 
 def ceilings(raw: Raw, stem: str) -> str:
@@ -128,7 +161,7 @@ def _dit_row(raw: Raw, stem: str, row: Mapping[str, Any], case: Mapping[str, Any
         " / ".join(f"{1e3 * median(times[side]):,.0f}" for side in sides),
         f"**{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})" if both else NONE,
         f"{median(ratios) * flop_of(row['peer'], run) / flop_of(row['ours'], run):.2f}" if both else NONE,
-        " / ".join(f"{median(times[side]) / needed[side].seconds:.2f}" for side in sides),
+        " / ".join(over_floor(median(times[side]), needed[side].seconds) for side in sides),
         " / ".join(f"{peaks[side]:,.0f}" if peaks.get(side) is not None else NONE for side in sides),
         f"{memory:.2f}" if memory is not None else NONE,
     ]

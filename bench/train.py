@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from accounting.roofline import known_hardware, mfu
@@ -78,11 +79,13 @@ class _Seen(TorchDispatchMode):
 
 
 def attention_of(step: Step, wanted: str | None) -> str:
-    """The attention operations of a forward pass, as torch names them: what really runs, not what was asked for.
+    """The attention operations of a forward pass with gradients, as torch names them: what really runs, not what was asked for.
+
+    Nothing is kept for a backward pass, which would need more memory here than in the blocks when they are compiled.
 
     Raises: RuntimeError if one of them is not `wanted`.
     """
-    with torch.no_grad(), _Seen() as seen:
+    with torch.enable_grad(), saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0)), _Seen() as seen:
         step.velocity()
     ran = ", ".join(sorted(seen.names)) or "products"
     if wanted is not None and (not seen.names or any(wanted not in name for name in seen.names)):
@@ -91,7 +94,7 @@ def attention_of(step: Step, wanted: str | None) -> str:
 
 
 def measure(
-    network: DiT, load: Load, steps: int, dtype: torch.dtype, compiled: bool, attention: str | None, device: str, meter: Meter
+    network: DiT, load: Load, steps: int, dtype: torch.dtype, compiled: bool, attention: str | None, device: str, meter: Meter, memory: bool
 ) -> dict[str, Any]:
     """Every step's seconds and what they come from; the first step, which compiles, apart.
 
@@ -105,6 +108,7 @@ def measure(
     step = Step.of(network, load, device, dtype)
     ran = attention_of(step, attention)
     if compiled:
+        torch.compiler.reset()  # what an earlier row compiled would take part of the start-up away, and count towards the limit of recompilations
         for unit in network.shard_units():
             unit.compile()
     first = _wall(step, device)
@@ -127,7 +131,7 @@ def measure(
         "seconds": seconds,
         "mfu": [mfu(flop, each, hardware) for each in seconds] if hardware else None,
         "start_s": max(0.0, first - _wall(step, device)),
-        "peak_mb": meter.peak_mb(step),
+        "peak_mb": meter.peak_mb(step) if memory else None,
     }
 
 

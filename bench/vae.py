@@ -3,19 +3,25 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from statistics import median
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from bench import presets
+from bench.contenders import without_zeros
 from bench.dit import INSTALL
-from bench.measure import Call, Meter, count_flop, parameters, take_turns
+from bench.fresh import Job, peaks_mb
+from bench.measure import MB, Call, Meter, count_flop, parameters, take_turns
 from models.geometry import latent_grid
 from models.vae import VideoVAE
-from models.vae_tiles import decode_tiled, encode_tiled
+from models.vae_tiles import decode_tiled, encode_tiled, tiling
 
 Way = Literal["encode", "decode"]
 WAYS: tuple[Way, ...] = ("encode", "decode")
+PEAKS = 3  # processes for each peak, of which the median counts
+SEEN = 0.2  # the share of the shortest stream's peak that kept frames must come to, or nobody would see them
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,14 @@ class Coder:
             return self.encode(video)
 
 
+def preset(name: str, device: str) -> VideoVAE:
+    """A shipped size with random weights, none of them zero."""
+    torch.manual_seed(0)
+    vae = presets.vae(name).eval()
+    without_zeros(vae)
+    return vae.to(device)
+
+
 def ours(vae: VideoVAE) -> Coder:
     """Ours."""
     return Coder(vae, vae.encode, vae.decode)
@@ -82,34 +96,41 @@ def peer(name: str, device: str) -> Coder:
     )
 
 
-def cost(presets: Mapping[str, VideoVAE], peers: Sequence[str], clip: Clip, pairs: int, device: str, meter: Meter) -> dict[str, Any]:
-    """FLOP and parameters of all, then the first preset beside each peer: seconds of every round and peak memory, float32.
+def cost(coders: Mapping[str, VideoVAE], peers: Sequence[str], clip: Clip, pairs: int, device: str, meter: Meter, memory: bool) -> dict[str, Any]:
+    """FLOP and parameters of all, then the first of ours beside each peer, float32: seconds of every round, and peaks in processes of their own.
 
-    Without diffusers the first preset alone is timed.
+    Without diffusers the first of ours alone is timed.
     """
     video = clip.video(device)
     figures: dict[str, Any] = {"megapixels": clip.megapixels, "coders": {}, "matches": []}
-    for name, vae in presets.items():
+    for name, vae in coders.items():
         figures["coders"][name] = {"ours": True, "stride": vae.stride, "channels": vae.latent_channels, **_size(ours(vae), video)}
-    first, *_ = presets
-    coder = ours(presets[first])
+    first, *_ = coders
+    coder = ours(coders[first])
+    figures["coders"][first]["peak_mb"] = _peaks(True, first, clip, device, memory)
     if find_spec("diffusers") is None:
         figures["left_out"] = INSTALL
         figures["matches"] = [{"ours": first, "peer": None, **_race({"ours": coder}, video, pairs, meter)}]
         return figures
     for name in peers:
         other = peer(name, device)
-        figures["coders"][name] = {"ours": False, **_size(other, video)}
+        figures["coders"][name] = {"ours": False, **_size(other, video), "peak_mb": _peaks(False, name, clip, device, memory)}
         figures["matches"].append({"ours": first, "peer": name, **_race({"ours": coder, "peer": other}, video, pairs, meter)})
+        print(f"{name}: measured", flush=True)
     return figures
+
+
+def coding(device: str, own: bool, name: str, way: Way, size: Sequence[int]) -> Call:
+    """One encoding or decoding of a clip (frames, height, width) by one of ours or by a peer; for a process of its own."""
+    return (ours(preset(name, device)) if own else peer(name, device)).call(way, Clip(*size).video(device))
+
+
+def _peaks(own: bool, name: str, clip: Clip, device: str, memory: bool) -> dict[str, list[float | None]]:
+    return {way: peaks_mb(Job("bench.vae:coding", device, [own, name, way, _written(clip)]), PEAKS) if memory else [] for way in WAYS}
 
 
 def _race(sides: Mapping[str, Coder], video: Tensor, pairs: int, meter: Meter) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for way in WAYS:
-        calls = {side: coder.call(way, video) for side, coder in sides.items()}
-        figures[way] = {"seconds": take_turns(calls, pairs, meter), "peak_mb": {side: meter.peak_mb(call) for side, call in calls.items()}}
-    return figures
+    return {way: {"seconds": take_turns({side: coder.call(way, video) for side, coder in sides.items()}, pairs, meter)} for way in WAYS}
 
 
 def _size(coder: Coder, video: Tensor) -> dict[str, Any]:
@@ -117,22 +138,32 @@ def _size(coder: Coder, video: Tensor) -> dict[str, Any]:
     return {"parameters": parameters(coder.network), "flop": flop}
 
 
-def stream_memory(vae: VideoVAE, lengths: Sequence[int], height: int, width: int, rounds: int, device: str, meter: Meter) -> dict[str, Any]:
-    """MB at the peak of streaming clips of each length, pieces made as they are asked for and results dropped as they come."""
-    figures: dict[str, Any] = {"height": height, "width": width, "lengths": list(lengths)}
+def stream_memory(name: str, lengths: Sequence[int], height: int, width: int, device: str, memory: bool) -> dict[str, Any]:
+    """MB at the peak of streaming clips of each length, pieces made as they are asked for and results dropped as they come.
+
+    Raises: ValueError if a stream that kept its frames would not stand out.
+    """
+    kept = 3 * 4 * height * width * (max(lengths) - min(lengths)) / MB  # float32
+    figures: dict[str, Any] = {"preset": name, "height": height, "width": width, "lengths": list(lengths), "kept_mb": kept}
     for way in WAYS:
-        calls = {str(frames): _stream(vae, way, frames, height, width, device) for frames in lengths}
-        for call in calls.values():
-            call()
-        peaks: dict[str, list[float | None]] = {length: [] for length in calls}
-        for _ in range(rounds):
-            for length, call in calls.items():
-                peaks[length].append(meter.peak_mb(call))
-        figures[way] = peaks
+        jobs = {str(frames): Job("bench.vae:streaming", device, [name, way, frames, height, width]) for frames in lengths}
+        figures[way] = {length: peaks_mb(job, PEAKS) if memory else [] for length, job in jobs.items()}
+        least = figures[way][str(min(lengths))]
+        if least and None not in least and kept < SEEN * median(least):
+            raise ValueError(
+                f"vae.stream=[{height}, {width}], vae.lengths={list(lengths)}: frames that were kept by mistake would add {kept:.1f} MB to a peak of "
+                f"{median(least):.1f}, wanted at least {SEEN * median(least):.1f} to see them. Set vae.stream or vae.lengths."
+            )
     return figures
 
 
-def _stream(vae: VideoVAE, way: Way, frames: int, height: int, width: int, device: str) -> Call:
+def streaming(device: str, name: str, way: Way, frames: int, height: int, width: int) -> Call:
+    """One of ours at work on a stream; for a process of its own."""
+    return stream(preset(name, device), way, frames, height, width, device)
+
+
+def stream(vae: VideoVAE, way: Way, frames: int, height: int, width: int, device: str) -> Call:
+    """A clip of zeros, piece by piece; results are dropped as they come."""
     latents, h, w = latent_grid(frames, height, width, vae.stride)
 
     def pieces() -> Iterator[Tensor]:
@@ -151,14 +182,29 @@ def _stream(vae: VideoVAE, way: Way, frames: int, height: int, width: int, devic
 
 
 def tiles(vae: VideoVAE, clip: Clip, tile: int, device: str) -> dict[str, Any]:
-    """The largest difference of tiled from untiled, in units of the untiled output's deviation."""
+    """The largest difference of tiled from untiled, in units of the untiled output's deviation, and how many tiles there were.
+
+    Raises: ValueError if either way would not be cut: one tile is the whole and differs by nothing.
+    """
+    _, height, width = latent_grid(clip.frames, clip.height, clip.width, vae.stride)
+    cuts = {way: tiling(height, width, vae.stride[1], halo, tile) for way, halo in zip(WAYS, vae.halo, strict=True)}
+    number = {way: len(cut.rows) * len(cut.columns) for way, cut in cuts.items()}
+    if min(number.values()) < 2:
+        raise ValueError(
+            f"vae.tiled={_written(clip)} at vae.tile={tile} gives {number['encode']} tiles to encode and {number['decode']} to decode, wanted 2 at "
+            f"least: with halos of {vae.stride[1] * vae.halo[0]} and {vae.stride[1] * vae.halo[1]} px a tile sees all. Set vae.tiled larger."
+        )
     video = clip.video(device)
     with torch.no_grad():
         whole = torch.cat(list(vae.encode_stream([video])), dim=2)
         cut = torch.cat(list(encode_tiled(vae, [video], tile)), dim=2)
         pixels = torch.cat(list(vae.decode_stream([whole])), dim=2)
         patched = torch.cat(list(decode_tiled(vae, [whole], tile)), dim=2)
-    return {"clip": [clip.frames, clip.height, clip.width], "tile": tile, "encode": _apart(cut, whole), "decode": _apart(patched, pixels)}
+    return {"clip": _written(clip), "tile": tile, "tiles": number, "encode": _apart(cut, whole), "decode": _apart(patched, pixels)}
+
+
+def _written(clip: Clip) -> list[int]:
+    return [clip.frames, clip.height, clip.width]
 
 
 def peer_tiles(name: str, clip: Clip, tile: int, device: str) -> dict[str, Any]:
@@ -173,7 +219,7 @@ def peer_tiles(name: str, clip: Clip, tile: int, device: str) -> dict[str, Any]:
         else:
             network.enable_tiling(tile, tile, tile_sample_stride_height=tile // 2, tile_sample_stride_width=tile // 2)
         cut, patched = coder.encode(video), coder.decode(whole)
-    return {"clip": [clip.frames, clip.height, clip.width], "tile": tile, "encode": _apart(cut, whole), "decode": _apart(patched, pixels)}
+    return {"clip": _written(clip), "tile": tile, "encode": _apart(cut, whole), "decode": _apart(patched, pixels)}
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -4,7 +4,7 @@ from statistics import median
 from typing import Any
 
 from bench.measure import paired_ratio
-from bench.tables import NAMES, NONE, Raw, not_measured, table
+from bench.tables import NAMES, NONE, Raw, apart, not_measured, over_floor, table
 
 WAYS = ("encode", "decode")
 
@@ -34,35 +34,59 @@ def seconds(raw: Raw, stem: str) -> str:
         return not_measured(stem)
     figures = raw[stem]["figures"]
     rows = [_row(figures, match, way) for match in figures["matches"] for way in WAYS]
-    head = ["beside", "", "predicted s/fMP, ours / theirs", "measured s/fMP", "**ratio** (pairs)", "over prediction", "peak MB"]
+    head = ["beside", "", "predicted s/fMP, ours / theirs", "measured s/fMP", "**ratio** (pairs)", "over floor", "peak MB"]
     return table(head, rows)
 
 
+def vae_apart(raw: Raw, stem: str) -> str:
+    """`apart` of every match and way."""
+    if stem not in raw:
+        return not_measured(stem)
+    figures, sides = raw[stem]["figures"], {"ours": [], "theirs": []}
+    for match in figures["matches"]:
+        for way in WAYS:
+            for side, needed in _floors(figures, match, way).items():
+                sides["ours" if side == "ours" else "theirs"].append((median(match[way]["seconds"][side]), needed))
+    return apart(sides)
+
+
+def _sides(match: Any) -> dict[str, str]:
+    return {"ours": match["ours"], "peer": match["peer"]} if match["peer"] else {"ours": match["ours"]}
+
+
+def _floors(figures: Any, match: Any, way: str) -> dict[str, float]:
+    """Seconds for the clip, at the best rate of each side's own kind of layer."""
+    rates = {"ours": figures["ceilings"]["own_flop_s"][match["ours"]], "peer": figures["ceilings"]["peer_flop_s"]}
+    return {side: figures["coders"][name]["flop"][way] / rates[side] for side, name in _sides(match).items()}
+
+
 def _row(figures: Any, match: Any, way: str) -> list[str]:
-    sides = {"ours": match["ours"], "peer": match["peer"]} if match["peer"] else {"ours": match["ours"]}
-    rates = {"ours": figures["ceilings"]["matmul_flop_s"], "peer": figures["ceilings"]["convolution_flop_s"]}
-    times, peaks = match[way]["seconds"], match[way]["peak_mb"]
-    needed = {side: figures["coders"][name]["flop"][way] / rates[side] / figures["megapixels"] for side, name in sides.items()}
-    took = {side: median(times[side]) / figures["megapixels"] for side in sides}
+    sides, times, needed, pixels = _sides(match), match[way]["seconds"], _floors(figures, match, way), figures["megapixels"]
+    took = {side: median(times[side]) for side in sides}
     both = len(sides) == 2
     ratios = [a / b for a, b in zip(times["ours"], times.get("peer", []), strict=False)]
     return [
         NAMES[match["peer"]] if both else figures["left_out"],
         way,
-        " / ".join(f"{needed[side]:,.2f}" for side in sides),
-        " / ".join(f"{took[side]:,.2f}" for side in sides),
+        " / ".join(f"{needed[side] / pixels:,.2f}" for side in sides),
+        " / ".join(f"{took[side] / pixels:,.2f}" for side in sides),
         f"**{paired_ratio(times['ours'], times['peer']):.3f}** ({min(ratios):.3f} to {max(ratios):.3f})" if both else NONE,
-        " / ".join(f"{took[side] / needed[side]:.2f}" for side in sides),
-        " / ".join(f"{peaks[side]:,.0f}" if peaks[side] is not None else NONE for side in sides),
+        " / ".join(over_floor(took[side], needed[side]) for side in sides),
+        " / ".join(_peak(figures["coders"][name]["peak_mb"][way], 0) for name in sides.values()),
     ]
 
 
+def _peak(peaks: list[float | None], digits: int) -> str:
+    known = [peak for peak in peaks if peak is not None]
+    return f"{median(known):,.{digits}f}" if known else NONE
+
+
 def growth(raw: Raw, stem: str, way: str) -> float | None:
-    """Peak memory of the longest stream over that of the shortest; None where it was not measured."""
+    """Peak memory of the longest stream over that of the shortest, medians of processes; None where it was not measured."""
     if stem not in raw:
         return None
     peaks = list(raw[stem]["figures"]["memory"][way].values())
-    return None if any(peak is None for each in peaks for peak in each) else median(peaks[-1]) / median(peaks[0])
+    return None if any(not each or None in each for each in peaks) else median(peaks[-1]) / median(peaks[0])
 
 
 def memory(raw: Raw, stem: str) -> str:
@@ -73,15 +97,19 @@ def memory(raw: Raw, stem: str) -> str:
     rows = []
     for way in WAYS:
         ratio = growth(raw, stem, way)
-        cells = [f"{median(peaks):,.1f}" if None not in peaks else NONE for peaks in found[way].values()]
-        rows.append([f"{way}, {found['height']} x {found['width']}", *cells, f"{ratio:.2f}" if ratio is not None else NONE])
-    return table(["ours, streamed", *[f"MB at {length} frames" for length in found["lengths"]], "longest / shortest"], rows)
+        cells = [*(_peak(peaks, 1) for peaks in found[way].values()), f"{found['kept_mb']:,.1f}"]
+        rows.append([f"{found['preset']}, {way}, {found['height']} x {found['width']}", *cells, f"{ratio:.2f}" if ratio is not None else NONE])
+    lengths = [f"MB at {length} frames" for length in found["lengths"]]
+    return table(["ours, streamed", *lengths, "MB that kept frames would add", "longest / shortest"], rows)
 
 
 def tiles(raw: Raw, stem: str) -> str:
     """Largest difference of tiled from untiled."""
     if stem not in raw:
         return not_measured(stem)
-    found = raw[stem]["figures"]["tiles"]
-    rows = [[NAMES.get(name, name), f"{row['tile']}", *(f"{row[way]:.1e}" for way in WAYS)] for name, row in found.items()]
-    return table(["autoencoder", "tile px", "encode, largest difference / deviation", "decode"], rows)
+    rows = []
+    for name, row in raw[stem]["figures"]["tiles"].items():
+        number = " / ".join(str(row["tiles"][way]) for way in WAYS) if "tiles" in row else NONE  # a peer does not tell
+        clip = " x ".join(map(str, row["clip"]))
+        rows.append([NAMES.get(name, name), clip, str(row["tile"]), number, *(f"{row[way]:.1e}" for way in WAYS)])
+    return table(["autoencoder", "clip", "tile px", "tiles, encode / decode", "encode, largest difference / deviation", "decode"], rows)

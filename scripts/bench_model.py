@@ -19,17 +19,18 @@ from runtime.files import write_text
 @entry("bench_model")
 def main(config: Config) -> None:
     from bench import page  # here, as `entry` makes the checkout importable
-    from bench.measure import machine, pinned, versions
+    from bench.measure import machine, pinned, tf32, versions, without_tf32
 
     parts = {"dit": transformers, "vae": autoencoders, "train": training, "ladder": ladder}
     if not isinstance(config["what"], list) or not set(config["what"]) <= set(parts):
         raise ConfigError(f"what={config['what']!r} must be a list of {', '.join(parts)}. Set what.")
     device, out = pick_device(config["device"], "device"), Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
-    with pinned(config["core"], config["threads"]):
+    with pinned(config["core"], config["threads"]), without_tf32():
         for part in config["what"]:
             shared = {key: config[key] for key in ("core", "threads", "clock", "repeats", "pairs", "memory")}
-            raw = {"part": part, "device": device, "machine": machine(device), "versions": versions(), "arguments": {**shared, part: config[part]}}
+            raw = {"part": part, "device": device, "machine": machine(device), "versions": versions(), "tf32": tf32()}
+            raw["arguments"] = {**shared, part: config[part]}
             raw["figures"] = parts[part](config, device)
             file = out / f"{part}-{torch.device(device).type}.json"
             write_text(file, json.dumps(raw, indent=1) + "\n")
@@ -53,22 +54,20 @@ def transformers(config: Config, device: str) -> dict[str, Any]:
 
 def autoencoders(config: Config, device: str) -> dict[str, Any]:
     """What a frame-megapixel costs, memory by length, tiles against the whole."""
-    from bench import ceilings, presets, vae
-    from bench.contenders import without_zeros
+    from bench import ceilings, vae
 
-    settings, meter = config["vae"], _meter(config, device)
-    ours = {name: presets.vae(name).to(device).eval() for name in settings["presets"]}
-    for network in ours.values():
-        without_zeros(network)
-    first = next(iter(ours.values()))
-    figures: dict[str, Any] = {"ceilings": ceilings.of_autoencoders(device, meter, 2 * config["pairs"] + 1)}
-    figures |= vae.cost(ours, settings["peers"], vae.Clip(*settings["clip"]), config["pairs"], device, meter)
-    height, width = settings["stream"]
-    figures["memory"] = vae.stream_memory(first, settings["lengths"], height, width, min(3, config["pairs"]), device, meter)
-    figures["tiles"] = {"ours": vae.tiles(first, vae.Clip(*settings["tiled"]), settings["tile"], device)}
+    settings, meter, memory = config["vae"], _meter(config, device), config["memory"]
+    ours = {name: vae.preset(name, device) for name in settings["presets"]}
+    (first, network), *_ = ours.items()
+    clip, (height, width) = vae.Clip(*settings["clip"]), settings["stream"]
+    tiles = {"ours": vae.tiles(network, vae.Clip(*settings["tiled"]), settings["tile"], device)}  # first what may be refused
+    streams = vae.stream_memory(settings["streamed"], settings["lengths"], height, width, device, memory)
+    figures: dict[str, Any] = {"tiles": tiles, "memory": streams}
+    figures["ceilings"] = ceilings.of_autoencoders(first, network, settings["clip"], device, meter, 2 * config["pairs"] + 1)
+    figures |= vae.cost(ours, settings["peers"], clip, config["pairs"], device, meter, memory)
     if "left_out" not in figures:
-        clip, tile = vae.Clip(*settings["peer_tiled"]), settings["peer_tile"]
-        figures["tiles"] |= {name: vae.peer_tiles(name, clip, tile, device) for name in settings["peers"]}
+        small, tile = vae.Clip(*settings["peer_tiled"]), settings["peer_tile"]
+        figures["tiles"] |= {name: vae.peer_tiles(name, small, tile, device) for name in settings["peers"]}
     return figures
 
 
@@ -82,7 +81,7 @@ def training(config: Config, device: str) -> dict[str, Any]:
             network = presets.dit(name, settings["vae"], settings["text_width"], settings["kernel"])
             load = train.Load(samples, tuple(latents), settings["text_tokens"])
             dtype = getattr(torch, settings["dtype"])
-            row = train.measure(network, load, settings["steps"], dtype, settings["compiled"], settings["attention"], device, meter)
+            row = train.measure(network, load, settings["steps"], dtype, settings["compiled"], settings["attention"], device, meter, config["memory"])
             rows.append({"size": name, **row})
             print(f"{name}, {samples} x {row['tokens']} tokens: {min(row['seconds']):.3f} s a step, compile start-up {row['start_s']:.1f} s")
             del network

@@ -1,13 +1,18 @@
 """Ratios are of pairs and the right way up; memory is what a call adds; FLOP are those of the closed forms."""
 
 import os
+import subprocess
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.measure import CpuMeter, count_flop, paired_ratio, pinned, take_turns
+from bench import fresh
+from bench.ceilings import copy_rate
+from bench.fresh import Job, peaks_mb
+from bench.measure import CpuMeter, count_flop, paired_ratio, pinned, take_turns, tf32, without_tf32
 
 
 class Listed:
@@ -74,3 +79,54 @@ def test_pinning_ends_as_it_began():
 def test_an_unknown_clock_is_refused():
     with pytest.raises(ValueError, match=r"clock='sundial' is unknown. Set clock=process or wall"):
         CpuMeter("sundial")  # pyright: ignore[reportArgumentType]
+
+
+def test_float32_is_float32_on_a_gpu_too_and_the_settings_are_as_before_afterwards():
+    before = tf32()
+    with without_tf32():
+        assert tf32() == {"convolutions": False, "products": False}
+    assert tf32() == before
+
+
+class Operations(TorchDispatchMode):
+    """A meter that notes what a call runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func).split(".")[1])
+        return func(*args, **(kwargs or {}))
+
+    def seconds(self, call) -> float:
+        with self:
+            call()
+        return 2.0
+
+    def peak_mb(self, call) -> None:
+        return None
+
+
+def test_the_rate_of_a_copy_is_read_and_written_bytes_and_no_memory_is_taken_for_it():
+    meter = Operations()
+    assert copy_rate(100, "cpu", meter, 1) == 100.0
+    assert meter.names == ["copy_"]
+
+
+def test_each_peak_has_a_process_of_its_own_whose_heap_gives_back_what_is_freed(monkeypatch):
+    ran = []
+
+    def run(command, env, **rest):
+        ran.append((command[1:], env["MALLOC_MMAP_THRESHOLD_"]))
+        return subprocess.CompletedProcess(command, 0, f"chatter\n{len(ran)}.5\n", "")
+
+    monkeypatch.setattr(fresh.subprocess, "run", run)
+    assert peaks_mb(Job("bench.vae:streaming", "cpu", []), 3) == [1.5, 2.5, 3.5]
+    assert ran == [(["-m", "bench.fresh"], "65536")] * 3
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"bench.vae:streaming of \['none', .* ended with 1 in a process of its own: .*none"):
+        peaks_mb(Job("bench.vae:streaming", "cpu", ["none", "decode", 5, 32, 32]), 1)

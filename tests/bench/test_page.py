@@ -31,12 +31,15 @@ def raw() -> dict:
     cases = [case("train", [1.0, 2.0, 9.0], [1.0, 4.0, 3.0]), case("forward", [0.5], [1.0])]
     rows = [{"match": "wan", "ours": side(10**9), "peer": side(2 * 10**9), "cases": cases}]
     coders = {"small": {"ours": True, "stride": [4, 8, 8], "channels": 16, "parameters": 2e6, "flop": {"encode": 2e12, "decode": 9e12}}}
-    race = {"seconds": {"ours": [1.0], "peer": [10.0]}, "peak_mb": {"ours": 5.0, "peer": 50.0}}
+    race = {"seconds": {"ours": [1.0], "peer": [10.0]}}
     coders["wan"] = {"ours": False, "parameters": 1e8, "flop": {"encode": 1e13, "decode": 2e13}}
-    memory = {"height": 8, "width": 8, "lengths": [33, 129], "encode": {"33": [10.0], "129": [10.2]}, "decode": {"33": [10.0], "129": [11.0]}}
-    figures = {"megapixels": 2.0, "ceilings": {"matmul_flop_s": 1e12, "convolution_flop_s": 1e12}, "coders": coders, "memory": memory}
+    for name, peaks in (("small", [9.0, 5.0, 4.0]), ("wan", [50.0, 50.0, 90.0])):
+        coders[name]["peak_mb"] = {"encode": peaks, "decode": peaks}
+    memory = {"preset": "world", "height": 8, "width": 8, "lengths": [33, 129], "kept_mb": 70.0, "encode": {"33": [10.0], "129": [10.2]}}
+    memory["decode"] = {"33": [10.0, 30.0, 9.0], "129": [11.0, 11.0, 12.0]}
+    figures = {"megapixels": 2.0, "ceilings": {"own_flop_s": {"small": 2e12}, "peer_flop_s": 1e12}, "coders": coders, "memory": memory}
     figures["matches"] = [{"ours": "small", "peer": "wan", "encode": race, "decode": race}]
-    figures["tiles"] = {"ours": {"tile": 64, "encode": 1e-6, "decode": 2e-4}}
+    figures["tiles"] = {"ours": {"clip": [5, 64, 384], "tile": 64, "tiles": {"encode": 6, "decode": 5}, "encode": 1e-6, "decode": 2e-4}}
     return {"dit-cpu": part("dit", {"ceilings": [rates], "rows": rows}), "vae-cpu": part("vae", figures)}
 
 
@@ -46,7 +49,7 @@ def test_a_table_gives_prediction_and_measurement_of_each_pass(raw):
     # ours: 3 GFLOP of products at 2 GFLOP/s and 3.5 of attention at 2; theirs: 6 at 1 and 7 at 1
     assert cells[:5] == ["Wan", "64 / 64", "6.0 / 12.0", "3,250 / 13,000", "0.25"]
     assert cells[5:8] == ["2,000 / 3,000", "**1.00** (0.50 to 3.00)", "2.00"], "per FLOP ours does half as much in the same time"
-    assert cells[8:] == ["0.62 / 0.23", "90 / 100", "0.90"]
+    assert cells[8:] == ["0.62 (below its floor) / 0.23 (below its floor)", "90 / 100", "0.90"]
 
 
 def test_the_flop_of_a_pass_are_one_forward_or_three(raw):
@@ -90,22 +93,42 @@ def test_targets_are_judged_by_their_bounds(raw):
 def test_the_autoencoders_are_told_in_frame_megapixels(raw):
     assert vae_tables.flop(raw, "vae-cpu").splitlines()[2] == "| ours, small | 4x8x8 | 16 | 2.0 | 1.00 | 4.50 |"
     line = vae_tables.seconds(raw, "vae-cpu").splitlines()[2]
-    assert line == "| Wan | encode | 1.00 / 5.00 | 0.50 / 5.00 | **0.100** (0.100 to 0.100) | 0.50 / 1.00 | 5 / 50 |"
-    assert vae_tables.memory(raw, "vae-cpu").splitlines()[3] == "| decode, 8 x 8 | 10.0 | 11.0 | 1.10 |"
+    assert line == "| Wan | encode | 0.50 / 5.00 | 0.50 / 5.00 | **0.100** (0.100 to 0.100) | 1.00 / 1.00 | 5 / 50 |"
+    assert vae_tables.memory(raw, "vae-cpu").splitlines()[3] == "| world, decode, 8 x 8 | 10.0 | 11.0 | 70.0 | 1.10 |"
+
+
+def test_a_time_below_its_floor_is_marked_and_counted(raw):
+    assert tables.over_floor(3.0, 2.0) == "1.50"
+    assert tables.over_floor(1.0, 2.0) == "0.50 (below its floor)"
+    said = vae_tables.vae_apart(raw, "vae-cpu")
+    assert said == (  # ours: 1 s where 2 TFLOP at 2 TFLOP/s need 1 and 9 need 4.5; theirs: 10 s where 10 need 10 and 20 need 20
+        "Measured over predicted: ours takes 0.22 to 1.00 of its floor, 0.61 at the median; theirs takes 0.50 to 1.00 of its floor, 0.75 at the "
+        "median. **2 of 4 times are below their floors**: those rates are no ceilings."
+    )
+    assert "**4 of 4 times are below" in tables.dit_apart(raw, "dit-cpu")
+    for times in (each["seconds"] for match in raw["vae-cpu"]["figures"]["matches"] for each in (match["encode"], match["decode"])):
+        times.update(ours=[9.0], peer=[90.0])
+    assert vae_tables.vae_apart(raw, "vae-cpu").endswith("None of 4 times is below its floor.")
+
+
+def test_a_page_says_whether_a_gpu_rounded_float32(raw):
+    part = raw["vae-cpu"]
+    part.update(device="cuda", machine={"gpu": "a card", "cpu": ""}, tf32={"convolutions": True, "products": False})
+    assert "CUDA events; TF32 on in convolutions, off in products; 3 pairs." in tables.conditions({"vae-cuda": part}, "vae-cuda")
 
 
 def test_a_page_keeps_its_words_and_loses_its_old_figures(raw):
     text = "before\n<!-- table: vae-tiles-cpu -->\n| 0.1 of long ago |\n<!-- end -->\nafter\n<!-- table: roofline -->\n<!-- end -->\n"
     once = page.filled(text, raw)
     assert once.startswith("before\n<!-- table: vae-tiles-cpu -->\n| autoencoder |")
-    assert "| ours | 64 | 1.0e-06 | 2.0e-04 |\n<!-- end -->\nafter\n" in once
+    assert "| ours | 5 x 64 x 384 | 64 | 6 / 5 | 1.0e-06 | 2.0e-04 |\n<!-- end -->\nafter\n" in once
     assert "long ago" not in once
     assert "| 0.51 | 0.44 |" in once
     assert page.filled(once, raw) == once
 
 
 def test_a_marker_that_names_nothing_or_is_not_closed_is_refused():
-    with pytest.raises(ValueError, match=r"asks for a table vae-sped, which there is not; known are ceilings-cpu, .*vae-tiles-cuda"):
+    with pytest.raises(ValueError, match=r"asks for a table vae-sped, which there is not; known are apart-dit-cpu, .*vae-tiles-cuda"):
         page.filled("<!-- table: vae-sped -->\n<!-- end -->", {})
     with pytest.raises(ValueError, match="is not closed"):
         page.filled("<!-- table: targets -->\n", {})
