@@ -228,6 +228,7 @@ def provenance(config: Config, words: Words, networks: Networks, shape: Shape) -
         "steps": config["steps"],
         "solver": config["solver"],
         "guidance": config["guidance"],
+        "kernel": config["kernel"],
         "rope": config["rope"],
         "shift": networks.config["objective"]["shift"],
         "image": None if words.image is None else {"path": words.image, "sha256": digest(Path(words.image))},

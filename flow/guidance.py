@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 # (noisy b c f h w, t (b, f), text of b prompts, fps (b,)) -> velocity b c f h w
 Velocity = Callable[[Tensor, Tensor, Any, Tensor], Tensor]
@@ -55,6 +56,24 @@ class NoGuidance:
         return network(point.noisy, point.t, text, fps)
 
 
+_REPEATED = WeakTensorKeyDictionary()  # fps -> its version and repetitions
+
+
+def _repeated(fps: Tensor, times: int) -> Tensor:
+    """fps (b,) several times over; the same tensor at each step of a walk, by which a network finds again what it made of it."""
+    if times == 1 or fps.is_inference():
+        return fps.repeat(times)
+    kept: Any = _REPEATED.get(fps)
+    if kept is None or kept[0] != fps._version:
+        kept = fps._version, {}
+        _REPEATED[fps] = kept
+    made = kept[1]
+    if times not in made:
+        with torch.inference_mode(False):
+            made[times] = fps.repeat(times)
+    return made[times]
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One answer of the network and its weight: with or without the prompt, with the given frames shown or hidden."""
@@ -99,7 +118,7 @@ class ClassifierFree:
         terms = self.terms(hidden is not None)
         points = [point if term.frames or hidden is None else hidden for term in terms]
         answers = network(
-            torch.cat([one.noisy for one in points]), torch.cat([one.t for one in points]), text, fps.repeat(len(terms))
+            torch.cat([one.noisy for one in points]), torch.cat([one.t for one in points]), text, _repeated(fps, len(terms))
         )  # (terms b) c f h w
         first, *others = answers.chunk(len(terms))
         # As differences from the first: answers that agree are not moved by any scale.

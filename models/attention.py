@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.geometry import Layout
-from models.heads import PerHead, QkNorm
+from models.heads import Heads, PerHead, QkNorm
 from models.kernels import Batched, Kernel
 from models.layers import linear
 from models.packing import interleave
@@ -37,16 +37,14 @@ class Fused(Batched):
         with torch.autocast(q.device.type, enabled=q.is_cuda and torch.is_autocast_enabled("cuda")):
             return F.scaled_dot_product_attention(q, k, v.to(q.dtype), scale=1.0)
 
-    def check(self, device: torch.device, head_width: int) -> None:
+    def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
         """Raises: RuntimeError if a CUDA device would take the unfused form."""
         if device.type == "cuda":
-            part = torch.empty(1, 1, 128, head_width, device=device, dtype=torch.bfloat16)
+            part = torch.empty(1, 1, 128, head_width, device=device, dtype=dtype)
             parameters = torch.backends.cuda.SDPAParams(part, part, part, None, 0.0, False, False)
             cuda = torch.backends.cuda
             if not (cuda.can_use_flash_attention(parameters) or cuda.can_use_efficient_attention(parameters)):
-                raise RuntimeError(
-                    f"kernel=fused has no fused attention on {device} for heads of {head_width} in bfloat16. Set heads, or objective/dit/kernel."
-                )
+                raise RuntimeError(f"kernel=fused has no fused attention on {device} for heads of {head_width} in {dtype}: set heads.")
 
 
 class Products(Batched):
@@ -85,9 +83,9 @@ class Fastest(Batched):
             return self.products if k.shape[2] <= self.short else self.strips
         return self.fused if k.shape[2] < self.long or q.dtype != torch.float32 else self.strips
 
-    def check(self, device: torch.device, head_width: int) -> None:
+    def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
         """As in `Fused`."""
-        self.fused.check(device, head_width)
+        self.fused.check(device, head_width, dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, kernel: Kernel) -> Tensor:
@@ -104,10 +102,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, kernel: Kernel) 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Tokens (m d) that are looked at but not changed, samples one after another as `layout.text` counts them."""
+    """Tokens (m d) that are looked at but not changed, samples one after another as `layout.text` counts them.
+
+    Args:
+        segments: who looks at them; None where they are further keys of an attention that has its own.
+    """
 
     tokens: Tensor
     layout: Layout
+    segments: Segments | None = None
 
 
 def check_heads(width: int, heads: int) -> int:
@@ -117,14 +120,26 @@ def check_heads(width: int, heads: int) -> int:
     return width // heads
 
 
-def check_kernel(network: nn.Module, device: torch.device | str) -> None:
+def check_kernel(network: nn.Module, device: torch.device | str, precision: str = "float32", key: str = "objective/dit/kernel") -> None:
     """Assert that the back end of every attention in `network` runs on `device`; for entry points, once, before the first step.
 
+    Args:
+        precision: of the products, float32 or bfloat16.
+        key: of the config that chose the back end.
     Raises: RuntimeError that names the back end, what it lacks and the key.
     """
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     attentions = [part for part in network.modules() if isinstance(part, SelfAttention | CrossAttention)]
     for kernel, head_width in {(part.kernel, part.head_width) for part in attentions}:
-        kernel.check(torch.device(device), head_width)
+        try:
+            kernel.check(torch.device(device), head_width, dtype)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error} Set {key}=fastest.") from error
+
+
+def project(x: Tensor, layer: nn.Module, heads: Heads, roles: int, table: Tensor | None) -> tuple[Tensor, ...]:
+    """Tokens x (n d) through a layer that packs `roles` roles (queries, keys, values), each n h d and ready for attention."""
+    return heads(layer(x).unflatten(1, (roles, -1, heads.head_width)), table)
 
 
 class SelfAttention(nn.Module):
@@ -155,10 +170,10 @@ class SelfAttention(nn.Module):
             segments: who looks at whom; with a context, over keys that are interleaved as `context.layout.joint` counts them.
             table: rope angles, n d/2.
         """
-        q, k, v = self.heads(self.qkv(x).unflatten(1, (3, -1, self.head_width)), table)
+        q, k, v = project(x, self.qkv, self.heads, 3, table)
         if self.context is not None and self.context_heads is not None:
             assert context is not None, "this attention was built for a context"
-            keys, values = self.context_heads(self.context(context.tokens).unflatten(1, (2, -1, self.head_width)), None)  # m h d
+            keys, values = project(context.tokens, self.context, self.context_heads, 2, None)  # m h d
             k, v = interleave(k, keys, context.layout), interleave(v, values, context.layout)
         return self.out(attend(q, k, v, segments, self.kernel).flatten(1))
 
@@ -185,9 +200,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Tokens x (n d) -> n d."""
-        (q,) = self.query_heads(self.queries(x).unflatten(1, (1, -1, self.head_width)), None)  # n h d
-        k, v = self.key_heads(self.context(context.tokens).unflatten(1, (2, -1, self.head_width)), None)  # m h d
-        segments = Segments(context.layout.tokens, context.layout.text)
+        (q,) = project(x, self.queries, self.query_heads, 1, None)  # n h d
+        k, v = project(context.tokens, self.context, self.key_heads, 2, None)  # m h d
+        segments = context.segments or Segments(context.layout.tokens, context.layout.text)
         return self.out(attend(q, k, v, segments, self.kernel).flatten(1))
 
     def flops(self, segments: Segments) -> int:

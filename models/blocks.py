@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.attention import Context, CrossAttention, Kernel, Segments, SelfAttention, attend, check_heads
+from models.attention import Context, CrossAttention, Kernel, Segments, SelfAttention, attend, check_heads, project
 from models.geometry import Layout
 from models.heads import QkNorm
 from models.layers import FeedForward, Norm, gated_sum, linear, linear_flops, modulated_norm
@@ -116,8 +116,8 @@ class CrossBlock(Block):
 
 
 def spread(rows: Tensor, groups: Groups, x: Tensor) -> tuple[Tensor, ...]:
-    """Rows of modulation (r 6d) as six tensors (g 1 d) for groups of tokens, in the precision of the stream x."""
-    return groups.spread(rows).to(x.dtype).unflatten(1, (6, 1, -1)).unbind(1)
+    """Rows of modulation (r kd) as k tensors (g 1 d) for groups of tokens, in the precision of the stream x (n d)."""
+    return groups.spread(rows).to(x.dtype).unflatten(1, (-1, 1, x.shape[1])).unbind(1)
 
 
 def apart(sequence: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ class Stream(nn.Module):
 
     def project(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, ...]:
         """Tokens (n d) to queries, keys and values (n h d)."""
-        return self.attention.heads(self.attention.qkv(x).unflatten(1, (3, -1, self.attention.head_width)), table)
+        return project(x, self.attention.qkv, self.attention.heads, 3, table)
 
     def close(self, x: Tensor, attended: Tensor, rows: tuple[Tensor, ...], groups: Groups) -> Tensor:
         """Tokens (n d) with what they attended to (n d), through the MLP."""
@@ -158,14 +158,14 @@ class LastText(nn.Module):
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
-        self.modulation = stack.modulation.own(stack.width, 6)
-        self.head_width = check_heads(stack.width, stack.heads)
+        self.modulation = stack.modulation.own(stack.width, 2)  # shift and scale: no gate follows
+        head_width = check_heads(stack.width, stack.heads)
         self.qkv = linear(stack.width, 3 * stack.width, bias=False)
-        self.heads = stack.qk_norm.heads(stack.heads, self.head_width, (self.head_width**-0.5, 1.0))
+        self.heads = stack.qk_norm.heads(stack.heads, head_width, (head_width**-0.5, 1.0))
 
     def project(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, ...]:
         """As in `Stream`."""
-        return self.heads(self.qkv(x).unflatten(1, (3, -1, self.head_width)), table)
+        return project(x, self.qkv, self.heads, 3, table)
 
     def close(self, x: Tensor, attended: Tensor, rows: tuple[Tensor, ...], groups: Groups) -> Tensor:
         """The tokens as they came: nothing reads them."""

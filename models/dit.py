@@ -166,6 +166,8 @@ class DiT(nn.Module):
             raise ValueError(f"{samples} videos came with {len(text.tokens)} prompts and fps of shape {tuple(fps.shape)}: one of each per video.")
         if text.tokens.shape[-1] != self.text_width:
             raise ValueError(f"the text is {text.tokens.shape[-1]} wide, the DiT was built for text_width={self.text_width}. Set text_width.")
+        if self.text_in is not None and not text.tokens.shape[1]:
+            raise ValueError("the prompts came with 0 text tokens, wanted at least 1 each. Set objective/dit/mixing=pooled, which reads none.")
         if t.device.type == "cpu":  # elsewhere looking at values would wait for the device
             if not bool(((t >= 0) & (t <= 1)).all()):
                 raise ValueError(f"t must lie in [0, 1], got {float(t.min()):g} to {float(t.max()):g}; 0 is clean, 1 is noise.")

@@ -24,6 +24,11 @@ def rms(x: Tensor) -> Tensor:
     return (x.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt()
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32, or float64 where that comes in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class Heads(nn.Module):
     """Makes packed roles ready for attention.
 
@@ -34,17 +39,18 @@ class Heads(nn.Module):
 
     def __init__(self, heads: int, head_width: int, sizes: Sequence[float]) -> None:
         super().__init__()
-        self.sizes = tuple(sizes)
+        self.head_width, self.sizes = head_width, tuple(sizes)
 
     def forward(self, packed: Tensor, table: Tensor | None) -> tuple[Tensor, ...]:
         """Packed (n roles h d), table (n d/2) -> n h d for each role."""
         roles = len(self.sizes)
-        ready = turn(self.scaled(packed[:, :roles].float()), table)
+        ready = turn(self.scaled(packed[:, :roles].to(wide(packed.dtype))), table)
         return *ready.unbind(1), *packed[:, roles:].unbind(1)
 
     def scaled(self, x: Tensor) -> Tensor:
-        """Float32 x (n r h d) -> n r h d."""
-        return x * torch.tensor(self.sizes, device=x.device)[:, None, None]
+        """Float32 (or float64) x (n r h d) -> n r h d."""
+        # numbers: a tensor of them would be copied to the device in every block, which waits for it
+        return torch.stack([role * size for role, size in zip(x.unbind(1), self.sizes, strict=True)], dim=1)
 
 
 class HeadsPerHead(Heads):
@@ -58,11 +64,11 @@ class HeadsPerHead(Heads):
         """As in `Heads`; outside a compiler in place and with its own backward."""
         if torch.compiler.is_compiling():
             return super().forward(packed, table)
-        return _NormTurn.apply(packed, self.log_gain.float().exp(), table)
+        return _NormTurn.apply(packed, self.log_gain.to(wide(packed.dtype)).exp(), table)
 
     def scaled(self, x: Tensor) -> Tensor:
         """As in `Heads`."""
-        return x * (rms(x) * self.log_gain.float().exp()[:, :, None])
+        return x * (rms(x) * self.log_gain.to(x.dtype).exp()[:, :, None])
 
 
 class HeadsPerChannel(Heads):
@@ -74,7 +80,7 @@ class HeadsPerChannel(Heads):
 
     def scaled(self, x: Tensor) -> Tensor:
         """As in `Heads`."""
-        return super().scaled(x * rms(x)) * self.gain.float()[:, None]
+        return super().scaled(x * rms(x)) * self.gain.to(x.dtype)[:, None]
 
 
 class QkNorm(Protocol):
@@ -120,7 +126,7 @@ class _NormTurn(torch.autograd.Function):
     def forward(ctx: Any, packed: Tensor, gain: Tensor, table: Tensor | None) -> tuple[Tensor, ...]:
         roles = len(gain)
         x = packed[:, :roles]
-        y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
+        y = torch.empty_like(x, dtype=wide(x.dtype), memory_format=torch.contiguous_format)
         if x.dtype != y.dtype:  # float32: bf16 angles would smear positions
             x = y.copy_(x)
         factor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(y.shape[-1]).add_(1e-6).rsqrt_()  # n r h 1

@@ -16,7 +16,7 @@ from models.packing import Groups, interleave, video_part
 from models.patterns import Where
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=48)
 def groups_of(layout: Layout, of: Literal["video", "text", "joint"], device: torch.device) -> Groups:
     """Groups of the video's tokens, of the text's, or of both interleaved; made once per layout."""
     with torch.inference_mode(False):  # kept for later passes, which may need gradients
@@ -35,9 +35,13 @@ class Sharper:
         """As in `Kernel`."""
         return self.kernel(q * self.factor, k, v, segments)
 
-    def check(self, device: torch.device, head_width: int) -> None:
+    def ready(self, segments: Segments, device: torch.device) -> Segments:
         """As in `Kernel`."""
-        self.kernel.check(device, head_width)
+        return self.kernel.ready(segments, device)
+
+    def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
+        """As in `Kernel`."""
+        self.kernel.check(device, head_width, dtype)
 
 
 class Trunk(nn.Module):
@@ -54,7 +58,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.shared = stack.modulation.shared(stack.width, 6)
-        self.pattern, self.recompute = stack.pattern, stack.recompute
+        self.pattern, self.kernel, self.recompute = stack.pattern, stack.kernel, stack.recompute
         self.registers = nn.Parameter(torch.randn(stack.registers, stack.width)) if stack.registers else None
 
     @property
@@ -111,7 +115,8 @@ class Trunk(nn.Module):
     def run(self, numbers: range, x: Tensor, setting: Setting) -> Tensor:
         """Some of the blocks in turn, each with its own segments."""
         for number in numbers:
-            x = self.recompute(self.blocks[number], x, replace(setting, segments=self.segments(number, setting.layout)))
+            segments = self.kernel.ready(self.segments(number, setting.layout), x.device)  # here, as a compiler would do it again for each shape
+            x = self.recompute(self.blocks[number], x, replace(setting, segments=segments))
         return x
 
     def sharpen(self, factor: float) -> None:
@@ -138,6 +143,12 @@ def turned(table: Tensor, layout: Layout) -> Tensor:
     return interleave(table, torch.ones_like(table[:1]).expand(sum(layout.text), -1), layout)
 
 
+@lru_cache(maxsize=64)
+def _across(layout: Layout) -> Segments:
+    """Each sample's tokens look at its text alone."""
+    return Segments(layout.tokens, layout.text)
+
+
 class CrossTrunk(Trunk):
     """Blocks that look at the text beside the sequence, in an attention of its own."""
 
@@ -145,7 +156,8 @@ class CrossTrunk(Trunk):
         """The text; each sample's sequence counts as one grid that looks at it."""
         assert words is not None, "this trunk reads the text"
         inside = self.inside(layout)
-        return Context(words, Layout(tuple((1, 1, length) for length in inside.joint), layout.text))
+        beside = Layout(tuple((1, 1, length) for length in inside.joint), layout.text)
+        return Context(words, beside, self.kernel.ready(_across(beside), words.device))
 
 
 class PrefixTrunk(Trunk):

@@ -16,7 +16,7 @@ class Modulation(Protocol):
         ...
 
     def own(self, width: int, parts: int) -> nn.Module:
-        """Applied in each block to what `shared` made; returns r (parts d), zero at the start."""
+        """Applied in each block to what `shared` made of the same or more parts, the first of which it takes; r (parts d), zero at the start."""
         ...
 
 
@@ -33,15 +33,15 @@ class PerBlock:
 
 
 class Table(nn.Module):
-    """Adds a learnt row to every row."""
+    """Adds a learnt row to the first channels of every row."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.row = nn.Parameter(torch.zeros(width))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """r k -> r k."""
-        return rows + self.row
+        """r k -> r w, as wide as the learnt row."""
+        return rows[:, : len(self.row)] + self.row
 
 
 class Shared:
@@ -73,12 +73,12 @@ class Update(nn.Module):
 
     def __init__(self, width: int, parts: int, rank: int) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.parts = width, parts
         self.down, self.up = linear(width, rank, bias=False), linear(rank, parts * width, gain=0)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """r (1 + parts) d -> r (parts d)."""
-        conditions, shared = rows.split((self.width, rows.shape[1] - self.width), dim=1)
+        """r (1 + parts or more) d -> r (parts d)."""
+        conditions, shared = rows[:, : self.width], rows[:, self.width : (1 + self.parts) * self.width]
         return shared + self.up(self.down(conditions))
 
 

@@ -1,5 +1,6 @@
 """Which tokens may look at which, as segments and never as a mask on the hot path; `allowed` is the definition, `segments` what runs."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 
 from models.geometry import Grid, Layout, bounds
-from models.segments import Part, Segments
+from models.segments import Part, Segments, plain
+
+SHAPES = 16  # layouts whose indices are kept, here and on the device that runs them: two for each shape, as blocks alternate
+MOST_COPIES = 1 << 19  # text keys: at a width of 1,024 a GiB of keys and as much of values in bf16, in every such block
 
 # Text tokens are not in the attention / are part of the sequence / are further keys of the video's queries. A sample's text follows its video.
 Where = Literal["none", "tokens", "keys"]
@@ -177,12 +181,13 @@ def _samples(layout: Layout, text: Where) -> Iterator[_Sample]:
         yield _Sample(grid, query, key, video, 0 if text == "none" else words)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _full(layout: Layout, text: Where) -> Segments:
     return Segments(layout.joint if text == "tokens" else layout.tokens, layout.tokens if text == "none" else layout.joint)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SHAPES)
+@plain
 def _causal(layout: Layout, text: Where) -> Segments:
     parts, order, total = [], [], 0
     for sample in _samples(layout, text):
@@ -197,9 +202,11 @@ def _causal(layout: Layout, text: Where) -> Segments:
     return Segments.of(parts, total, torch.cat(order))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SHAPES)
+@plain
 def _tiled(layout: Layout, text: Where, window: Grid, offset: Grid) -> Segments:
     parts, total = [], 0
+    _check_copies(layout, text, window, offset)
     for sample in _samples(layout, text):
         words = torch.arange(sample.words) + sample.key + sample.video
         for tile in _tiles(sample.grid, window, offset):
@@ -210,7 +217,19 @@ def _tiled(layout: Layout, text: Where, window: Grid, offset: Grid) -> Segments:
     return Segments.of(parts, total)
 
 
-@lru_cache(maxsize=256)
+def _check_copies(layout: Layout, text: Where, window: Grid, offset: Grid) -> None:
+    """Every tile gathers the text keys of its sample once more. Raises: ValueError if they would fill the memory."""
+    cuts = [math.prod(len(_cuts(*axis)) for axis in zip(grid, window, offset, strict=True)) for grid in layout.grids]
+    copies = 0 if text == "none" else sum(tiles * words for tiles, words in zip(cuts, layout.text, strict=True))
+    if copies > MOST_COPIES:
+        raise ValueError(
+            f"the pattern cuts the videos into {sum(cuts)} tiles or places, which would gather {copies} text keys, at most {MOST_COPIES} are made. "
+            "Set objective/dit/mixing=cross, whose text is not gathered, or objective/dit/pattern=full."
+        )
+
+
+@lru_cache(maxsize=SHAPES)
+@plain
 def _tiles(grid: Grid, window: Grid, offset: Grid) -> list[Tensor]:
     """Token numbers within a sample, tile by tile."""
     tokens = torch.arange(grid[0] * grid[1] * grid[2]).unflatten(0, grid)

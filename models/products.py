@@ -67,4 +67,4 @@ class Linear(nn.Linear):
             if input.dtype != self.weight.dtype and not torch.is_autocast_enabled(input.device.type):
                 input = input.to(self.weight.dtype)  # the stream of a network in bf16 is float32
             return F.linear(input, self.weight, self.bias)
-        return _Affine.apply(input.reshape(-1, self.in_features), self.weight, self.bias).unflatten(0, input.shape[:-1])
+        return _Affine.apply(input.reshape(-1, self.in_features), self.weight, self.bias).reshape(*input.shape[:-1], -1)

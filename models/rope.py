@@ -82,8 +82,8 @@ class Rope(nn.Module):
             with torch.inference_mode(False):  # a later pass may need gradients
                 kept = fps, -1 if fps.is_inference() else fps._version, self._table(layout, fps)
         self._tables[key] = kept  # the last in is the last to go
-        if len(self._tables) > TABLES:
-            del self._tables[next(iter(self._tables))]
+        for old in list(self._tables)[:-TABLES]:  # another thread may be at it too
+            self._tables.pop(old, None)
         return kept[2]
 
     def _table(self, layout: Layout, fps: Tensor) -> Tensor:

@@ -1,14 +1,28 @@
 """Who attends to whom, as segments of queries and keys; whatever order they take, tokens outside attention keep theirs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def plain(make: Callable[P, R]) -> Callable[P, R]:
+    """Makes tensors that are kept: whatever mode or default device the first caller is under, the next one may need gradients on a CPU."""
+
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.device("cpu"):
+            return make(*args, **kwargs)
+
+    return made
 
 
 class Part(NamedTuple):
@@ -96,7 +110,7 @@ class _Take(torch.autograd.Function):
         return out, None, None, None, None, None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _runs(queries: tuple[int, ...], keys: tuple[int, ...], starts: tuple[int, ...] | None) -> tuple[Run, ...]:
     if len(set(queries)) == 1 and len(set(keys)) == 1 and starts is None:
         return (Run(len(queries), queries[0], keys[0], 0, keys[0]),)
@@ -112,9 +126,9 @@ def _runs(queries: tuple[int, ...], keys: tuple[int, ...], starts: tuple[int, ..
     return tuple(runs)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Segments:
-    """Consecutive queries and the keys that they may look at, one pair of lengths per segment.
+    """Consecutive queries and the keys that they may look at, one pair of lengths per segment; equal to itself alone.
 
     Args:
         queries: lengths, in the order of `order`.
@@ -122,15 +136,17 @@ class Segments:
         starts: where each segment's keys begin, in the order of `gather`; they may overlap. None: one segment's after another's.
         order: the order of queries in which segments are consecutive; None if they are.
         gather: the same for keys; a key may come more than once.
+        plan: what a back end made of the lengths, on one device; see `Kernel.ready`.
     """
 
     queries: tuple[int, ...]
     keys: tuple[int, ...]
     starts: tuple[int, ...] | None = None
-    order: Rows | None = field(default=None, compare=False, repr=False)
-    gather: Rows | None = field(default=None, compare=False, repr=False)
-    runs: tuple[Run, ...] = field(init=False, compare=False, repr=False)  # all that the hot path reads
-    _elsewhere: dict[torch.device, "Segments"] = field(default_factory=dict, init=False, compare=False, repr=False)
+    order: Rows | None = field(default=None, repr=False)
+    gather: Rows | None = field(default=None, repr=False)
+    plan: Any = field(default=None, repr=False)
+    runs: tuple[Run, ...] = field(init=False, repr=False)  # all that the hot path reads
+    _elsewhere: dict[torch.device, "Segments"] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         assert len(self.queries) == len(self.keys) > 0, "segments need as many query lengths as key lengths"
@@ -167,6 +183,10 @@ class Segments:
         if rows is None or rows.index.device == device:
             return self
         if device not in self._elsewhere:
-            order, gather = (part and part.to(device) for part in (self.order, self.gather))
+            order, gather = (part and plain(part.to)(device) for part in (self.order, self.gather))
             self._elsewhere[device] = Segments(self.queries, self.keys, self.starts, order, gather)
         return self._elsewhere[device]
+
+    def planned(self, plan: Any) -> "Segments":
+        """The same with what a back end made of it."""
+        return Segments(self.queries, self.keys, self.starts, self.order, self.gather, plan)

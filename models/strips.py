@@ -32,10 +32,10 @@ class Strips(Batched):
         q, k, v = (part.to(dtype, memory_format=torch.contiguous_format).contiguous() for part in (q, k, v))
         return torch.ops.kinora.strips_attention(q, k, v, self.strip_bytes // dtype.itemsize)
 
-    def check(self, device: torch.device, head_width: int) -> None:
+    def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
         """As in `Kernel`."""
         if device.type != "cpu":
-            raise RuntimeError(f"kernel=strips is made for the caches of a CPU, got {device}. Set objective/dit/kernel=fastest.")
+            raise RuntimeError(f"kernel=strips is made for the caches of a CPU, got {device}.")
 
 
 def _strips(q: Tensor, keys: int, scores: int) -> Iterator[tuple[int, slice, slice]]:
@@ -89,7 +89,8 @@ def _backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, scores
     grad_q, grad_k, grad_v = _alike(q), _alike(k), _alike(v)
     grad = grad.contiguous()
     with torch.autocast("cpu", enabled=False):
-        total_k = total_v = inner = (grad.float() * out).sum(dim=-1, keepdim=True).to(q.dtype)  # b h l 1
+        most = torch.promote_types(q.dtype, torch.float32)
+        total_k = total_v = inner = (grad.to(most) * out).sum(dim=-1, keepdim=True).to(q.dtype)  # b h l 1
         for i, heads, rows in _strips(q, k.shape[2], scores):
             queries, grads, keys = q[i, heads, rows], grad[i, heads, rows], k[i, heads]
             weights = _by(queries, keys).softmax(dim=-1)  # g r m
@@ -99,7 +100,7 @@ def _backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, scores
             some_k = _over(slopes, queries)
             # strips of a head follow one another; float32, as a sum of many bf16 ones would lose its last members
             first = rows.start == 0
-            total_k, total_v = (some_k.float(), some_v.float()) if first else (total_k.add_(some_k), total_v.add_(some_v))
+            total_k, total_v = (some_k.to(most), some_v.to(most)) if first else (total_k.add_(some_k), total_v.add_(some_v))
             if rows.stop >= q.shape[2]:
                 grad_k[i, heads], grad_v[i, heads] = total_k, total_v
     return grad_q, grad_k, grad_v

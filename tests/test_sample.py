@@ -118,6 +118,7 @@ def test_rope_is_rescaled_and_the_back_end_chosen_by_key(runs, tmp_path):
     assert np.abs(trained - scaled).max() > 10
     assert np.abs(trained - naive).max() <= 3
     assert sidecar(tmp_path / "b" / "000-x.mp4")["rope"]["factors"] == [2, 1, 1]
+    assert sidecar(tmp_path / "c" / "000-x.mp4")["kernel"] == {"_target_": "models.kernels.Naive"}
     with pytest.raises(SystemExit):
         call(f"run={runs}/dit", *long, "objective/dit/kernel@kernel=cudnn")
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-GRAPHS = 256  # of one block, one for each shape of batch; beyond, torch would fall back to running uncompiled, which fullgraph makes an error
+from models.kernels import GRAPHS  # of one block; beyond, torch would fall back to running uncompiled, which fullgraph makes an error
 
 
 def compile_blocks(networks: Mapping[str, nn.Module], backend: str = "inductor") -> None:
@@ -32,6 +32,9 @@ def compile_blocks(networks: Mapping[str, nn.Module], backend: str = "inductor")
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Run compiled blocks as they are written: a validation or a picture is over before its shapes were compiled a second time, without gradients."""
+    """Run compiled blocks as they are written: a validation or a picture is over before its shapes were compiled a second time, without gradients.
+
+    FlexAttention, which would fill the memory with scores, stays compiled.
+    """
     with torch.compiler.set_stance("force_eager"):
         yield

@@ -27,6 +27,8 @@ from runtime.run_folder import read_facts
 from training import vae_bundle
 from training.ema import network_state
 
+KERNEL = "objective/dit/kernel@kernel"  # what sample.py and scripts/evaluate.py choose the back end by
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -80,7 +82,7 @@ def load_networks(run: str | Path, device: torch.device | str = "cpu", kernel: K
     restore(network_state({"dit": dit, "text": text}), saved.parts["ema"], f"{saved.folder}/ema.safetensors")
     vae, vae_digest = load_vae(run, device)
     for network in (dit, text):
-        check_kernel(network, device)
+        check_kernel(network, device, key=KERNEL)  # float32, in which all sampling is done
         network.to(device).eval().requires_grad_(False)
     both = hashlib.sha256(f"{digest} {vae_digest}".encode()).hexdigest()
     largest = build(config["data"]["shape"]).largest  # where the run did not write down what its clips were

@@ -101,3 +101,20 @@ def test_a_scale_of_frames_changes_nothing_where_none_is_given_and_null_is_one()
 def test_a_scale_that_is_no_number_is_refused(key):
     with pytest.raises(ValueError, match=rf"guidance\.{key}"):
         ClassifierFree(**{"scale": 1.0, key: math.nan})
+
+
+def test_a_network_sees_one_and_the_same_fps_at_each_step_until_it_changes():
+    noisy, t, fps, prompts = case()
+    seen, guidance = [], ClassifierFree(3.0)
+    text = encode(guidance.prompts(prompts, False))
+
+    def watched(noisy, t, text, fps):
+        seen.append(fps)
+        return network(noisy, t, text, fps)
+
+    for _ in range(2):
+        guidance.velocity(watched, Point(noisy, t), None, text, fps)
+    assert seen[1] is seen[0]
+    fps.mul_(2)
+    guidance.velocity(watched, Point(noisy, t), None, text, fps)
+    assert torch.equal(seen[2], fps.repeat(2))

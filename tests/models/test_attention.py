@@ -271,8 +271,10 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 @pytest.mark.parametrize(("kernel", "name"), [(Cudnn(), "cudnn"), (Varlen(), "varlen"), (Flex(), "flex")])
 def test_a_back_end_that_cannot_run_is_refused_at_start_by_name(kernel, name):
     network = torch.nn.ModuleList([SelfAttention(32, 2, Fastest()), CrossAttention(32, 2, kernel, 16)])
-    with pytest.raises(RuntimeError, match=rf"kernel={name} .*got cpu.*objective/dit/kernel=fastest"):
+    with pytest.raises(RuntimeError, match=rf"kernel={name} .*got cpu.*Set objective/dit/kernel=fastest\.$"):
         check_kernel(network, "cpu")
+    with pytest.raises(RuntimeError, match=r"Set kernel=fastest\.$"):
+        check_kernel(network, "cpu", key="kernel")
 
 
 def test_back_ends_for_any_device_pass_the_check():
@@ -281,14 +283,25 @@ def test_back_ends_for_any_device_pass_the_check():
 
 
 @pytest.mark.parametrize("kernel", [Cudnn(), Varlen()], ids=lambda kernel: type(kernel).__name__)
-def test_a_back_end_in_16_bits_refuses_float32(kernel):
+def test_a_back_end_in_16_bits_refuses_float32_at_start_already(kernel, monkeypatch):
     with pytest.raises(RuntimeError, match=r"bfloat16 or float16, got torch.float32"):
         attend(*inputs(ALIKE), ALIKE, kernel)
+    monkeypatch.setattr("models.kernels._need_cuda", lambda *_: None)  # as on a GPU
+    monkeypatch.setattr("models.kernels._try", lambda *_: None)
+    check_kernel(SelfAttention(32, 2, kernel), "cuda", "bfloat16")
+    with pytest.raises(RuntimeError, match=r"bfloat16 or float16, got torch.float32\. Set objective/dit/kernel=fastest"):
+        check_kernel(SelfAttention(32, 2, kernel), "cuda", "float32")
+
+
+def test_cudnn_raises_where_torch_would_take_another_kernel():
+    parts = (part.detach().bfloat16() for part in inputs(ALIKE))
+    with pytest.raises(RuntimeError, match=r"[Nn]o .*(backend|kernel)"):
+        attend(*parts, ALIKE, Cudnn())
 
 
 def on_gpu(kernel: Kernel) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and gradients under bf16 autocast on a GPU, and their float64 truth, for a tiled pattern over unlike videos."""
-    check_kernel(SelfAttention(128, 2, kernel), "cuda")
+    check_kernel(SelfAttention(128, 2, kernel), "cuda", "bfloat16")
     layout = Layout(((3, 8, 10), (1, 4, 6)), (9, 9))
     results = []
     for pattern in (Full(), Causal(), Tiled((2, 4, 4)).at(1)):
@@ -319,12 +332,29 @@ def test_gradients_on_a_gpu_are_the_same_bits_again(kernel):
     layout = Layout.batch(2, (3, 8, 10), 9)
     segments, random = Tiled((2, 4, 4)).at(1).segments(layout, "keys"), torch.Generator().manual_seed(0)
     counts = (sum(layout.tokens), sum(layout.joint), sum(layout.joint))
-    parts = [torch.randn(count, 2, 64, generator=random).to("cuda", torch.bfloat16).requires_grad_() for count in counts]
-    found = []
-    for _ in range(3):
-        out = segments.to(parts[0].device).gather
-        assert out is not None
-        found.append(torch.autograd.grad(out.take(parts[1]).float().square().sum(), parts[1])[0])
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
-    assert torch.isfinite(attend(parts[0], parts[1], parts[2], segments, kernel)).all()
+    parts = [(torch.randn(count, 2, 64, generator=random) / 3).to("cuda", torch.bfloat16).requires_grad_() for count in counts]
+    found = [torch.autograd.grad(attend(*parts, segments, kernel).float().square().sum(), parts) for _ in range(3)]
+    for first, *others in zip(*found, strict=True):
+        assert torch.isfinite(first).all()
+        assert first.any()
+        assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: type(norm).__name__)
+def test_float64_stays_float64_through_norm_rotation_and_strips(norm):
+    random = torch.Generator().manual_seed(0)
+    heads = norm.heads(2, 8, (0.25, 1.0)).double()
+    x = torch.randn(9, 3, 2, 8, generator=random, dtype=torch.float64).requires_grad_()
+    turns = table(9, 8).to(torch.complex128)
+    turns = turns / turns.abs()
+    ours, theirs = heads(x, turns), definition(norm, heads, x, turns)
+    for part, truth in zip(ours, theirs, strict=True):
+        assert part.dtype == torch.float64
+        assert (part - truth).abs().max() <= 1e-12
+    for part, truth in zip(*(gradients(heads, torch.stack(list(out)).sin().sum(), x) for out in (ours, theirs)), strict=True):
+        assert (part - truth).norm() <= 1e-12 * truth.norm()
+    segments = Segments((9,), (9,))
+    parts = [part.detach().requires_grad_() for part in ours]
+    results = [torch.autograd.grad(attend(*parts, segments, kernel).square().sum(), parts) for kernel in (Strips(64), Naive())]
+    for part, truth in zip(*results, strict=True):
+        assert (part - truth).norm() <= 1e-12 * truth.norm()

@@ -166,9 +166,15 @@ def test_words_pooled_text_and_frame_rate_all_matter(mixing):
             assert (out - changed).abs().mean() > 1e-3 * out.abs().mean()
 
 
-def test_scores_do_not_know_where_the_clip_is_but_frames_know_their_order():
-    dit = network()
+def test_scores_do_not_know_where_the_clip_is_but_frames_know_their_order(monkeypatch):
+    dit, elsewhere = network(mixing=Pooled), network(mixing=Pooled)  # text in the sequence has a place of its own
     noisy, t, text, fps = batch()
+    turns, places = elsewhere.rope.turns, (2.25, -1.5, 3.0)
+    monkeypatch.setattr(elsewhere.rope, "turns", lambda positions, axis: turns(positions + places[axis], axis))
+    assert near(elsewhere(noisy, t, text, fps), dit(noisy, t, text, fps), 1e-5)
+    monkeypatch.setattr(elsewhere.rope, "turns", lambda positions, axis: turns(positions * 1.5, axis))
+    elsewhere.rope._tables.clear()
+    assert not near(elsewhere(noisy, t, text, fps), dit(noisy, t, text, fps), 1e-3), "distances do matter"
     t = t[:, :1].expand(-1, 3)
     straight, reverse = dit(noisy, t, text, fps), dit(noisy.flip(2), t, text, fps)
     assert not near(straight, reverse.flip(2), 1e-2)
@@ -296,3 +302,14 @@ def test_overfits_one_clip(mixing):
         optimiser.step()
         losses.append(loss.item())
     assert sum(losses[-10:]) / 10 <= 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_prompts_without_tokens_are_refused_where_tokens_are_read(mixing):
+    noisy, t, text, fps = batch()
+    empty = Text(text.tokens[:, :0], text.pooled)
+    if mixing is Pooled:
+        assert torch.isfinite(network(mixing=mixing)(noisy, t, empty, fps)).all()
+        return
+    with pytest.raises(ValueError, match=r"0 text tokens.*Set objective/dit/mixing=pooled"):
+        network(mixing=mixing)(noisy, t, empty, fps)

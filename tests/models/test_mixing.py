@@ -76,7 +76,8 @@ def test_two_streams_with_the_same_weights_are_one_stream():
     assert near(two(torch.cat([video, text]), double), single, 5e-6)
     last = DoubleBlock(STACK, last=True)
     last.video.load_state_dict(one.state_dict())
-    last.text.modulation.load_state_dict(one.modulation.state_dict())
+    # shift and scale before attention: all that is left of six parts
+    last.text.modulation.load_state_dict({name: part[: 2 * 32] for name, part in one.modulation.state_dict().items()})
     last.text.qkv.load_state_dict(one.attention.qkv.state_dict())
     last.text.heads.load_state_dict(one.attention.heads.state_dict())
     assert near(last(torch.cat([video, text]), double)[: len(video)], single[: len(video)], 5e-6)
@@ -203,3 +204,15 @@ def test_a_network_in_bf16_keeps_its_stream_in_float32():
 def test_words_are_left_out_of_a_pooled_network():
     assert DiT(4, 32, 1, 2, 16, mixing=Pooled()).text_in is None
     assert "text_in.weight" in network(mixing=Joint).state_dict()
+
+
+@pytest.mark.parametrize("modulation", [PerBlock, Shared, lambda: LowRank(4)])
+def test_every_row_of_a_double_blocks_modulation_is_used(modulation):
+    dit = network(mixing=Double, modulation=modulation)
+    noisy, t, text, fps = batch()
+    dit(noisy, t, text, fps).square().sum().backward()
+    for block in dit.trunk.blocks:
+        assert isinstance(block, DoubleBlock)
+        for name, part in [*block.video.modulation.named_parameters(), *block.text.modulation.named_parameters()]:
+            assert part.grad is not None
+            assert part.grad.flatten(1).abs().sum(1).min() > 0 if part.ndim > 1 else part.grad.abs().min() > 0, name

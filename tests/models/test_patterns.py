@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.attention import Fused, SelfAttention, attend
 from models.geometry import Layout
-from models.kernels import Flex, Kernel, Padded
+from models.kernels import Flex, Kernel, Padded, Varlen
 from models.patterns import Causal, Factorised, Full, Pattern, Tiled, Where
-from models.segments import Rows, Segments
+from models.segments import Rows
 
 LAYOUTS = {
     "uniform": Layout.batch(2, (3, 4, 5), 3),
@@ -128,8 +128,11 @@ def test_tiles_shift_by_half_a_window_in_odd_blocks():
 
 def test_factorised_blocks_look_through_space_then_time():
     layout = Layout.batch(2, (3, 2, 2), 0)
-    assert Factorised().at(0).segments(layout, "none") == Segments((4,) * 6, (4,) * 6)
-    assert Factorised().at(1).segments(layout, "none") == Segments((3,) * 8, (3,) * 8)
+    space, time = (Factorised().at(block).segments(layout, "none") for block in (0, 1))
+    assert (space.queries, space.keys, space.starts) == ((4,) * 6, (4,) * 6, None)
+    assert (time.queries, time.keys, time.starts) == ((3,) * 8, (3,) * 8, None)
+    assert time.order is not None
+    assert time.order.index[:6].tolist() == [0, 4, 8, 1, 5, 9], "a place through time, then the next place"
     assert Factorised().at(0).segments(layout, "none").order is None, "frames are consecutive: nothing to sort"
 
 
@@ -180,3 +183,29 @@ def test_flops_of_patterns_agree_with_the_counter(pattern: Pattern, name: str, t
 def test_a_window_that_is_no_tile_is_refused(window):
     with pytest.raises(ValueError, match=r"window=.*of at least 1.*Set pattern.window"):
         Tiled(window)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS[1:], ids=str)
+def test_indices_first_made_for_a_picture_or_under_another_default_device_serve_training(pattern: Pattern):
+    grids = ((3, 4, 7), (2, 5, 3))  # of no other test: what is kept is made here
+    for words, mode in enumerate((torch.inference_mode(), torch.device("meta")), start=11):
+        layout = Layout(grids, (words, words))
+        with mode:
+            segments = Varlen().ready(pattern.segments(layout, "keys"), torch.device("cpu"))
+            flex = Flex().ready(pattern.segments(layout, "keys"), torch.device("cpu"))
+        kept = [part for rows in (segments.order, segments.gather) if rows is not None for part in (rows.index, rows.back)]
+        for part in (*kept, *segments.plan, flex.plan.kv_num_blocks):
+            assert not part.is_inference()
+            assert part.device.type == "cpu"
+        ours = [part.requires_grad_() for part in qkv(pattern, layout, "keys")]
+        torch.autograd.grad(attend(*ours, segments, Fused()).sum(), ours)
+
+
+def test_text_keys_of_more_places_than_memory_holds_are_refused_and_the_key_is_named():
+    layout = Layout.batch(1, (2, 64, 64), 512)
+    with pytest.raises(ValueError, match=r"4096 tiles or places.*2097152 text keys, at most 524288.*Set objective/dit/mixing=cross"):
+        Factorised().at(1).segments(layout, "tokens")
+    with pytest.raises(ValueError, match="2097152 text keys"):
+        Tiled((2, 1, 1)).segments(layout, "keys")
+    assert Factorised().at(0).segments(layout, "keys").pairs == 2 * 4096 * (4096 + 512)
+    assert len(Factorised().at(1).segments(layout, "none").queries) == 4096

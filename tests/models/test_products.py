@@ -99,3 +99,13 @@ def test_layers_of_another_precision_take_the_float32_stream():
     made = layer().to(torch.bfloat16)
     x = torch.randn(ROWS, IN)
     assert torch.equal(made(x), made(x.bfloat16())), "a network in bf16 keeps its residual stream in float32"
+
+
+def test_a_single_row_without_a_batch_is_taken():
+    torch.manual_seed(0)
+    made = Linear(1024, 1024)
+    x = torch.randn(1024)
+    assert takes(x, made.weight)
+    out = made(x)
+    assert out.shape == (1024,)
+    assert relative(out, F.linear(x.double(), *(part.detach().double() for part in made.parameters()))) <= 1e-6

@@ -1,5 +1,7 @@
 """Rotary positions: scores know differences of positions, axis by axis, and norms are kept."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -91,3 +93,16 @@ def test_default_axes_sum_to_the_head():
         Rope(width, default_axes(width), 100.0, 4)
     with pytest.raises(ValueError, match="24 channels"):
         default_axes(24)
+
+
+def test_tables_are_shared_by_threads():
+    rope, layouts = Rope(HEAD, (8, 12, 12), 100.0, 4), [Layout.batch(1, (1, 1, size), 0) for size in range(1, 25)]
+    fps = torch.tensor([8.0])
+
+    def walk(seed: int) -> None:
+        for i in torch.randperm(len(layouts) * 10, generator=torch.Generator().manual_seed(seed)).tolist():
+            layout = layouts[i % len(layouts)]
+            assert len(rope.table(layout, fps)) == sum(layout.tokens)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(walk, range(4)))
