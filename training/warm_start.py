@@ -157,17 +157,20 @@ def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[s
     made: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, fresh in targets.items():
-        # The text of the last double block is read and goes no further, so its attention lacks an output and a level of names.
+        # The text of the last double block is read and goes no further: its attention lacks an output and a level of names, its modulation gates.
         there = name if name in held else name.replace(".text.attention.", ".text.")
         saved, shape = held.get(there), tuple(fresh.shape)
-        resized = None if saved is None or name not in rules else rules[name](saved, fresh)
+        rule = rules.get(name)
+        if rule is None and saved is not None and ".text.modulation." in name and saved.shape != fresh.shape:
+            rule = partial(_overlap, axis=0)
+        resized = None if saved is None or rule is None else rule(saved, fresh)
         if saved is None:
             report.fresh[name] = f"{shape} is not in the source"
         elif barred and name.startswith(READS_TEXT):
             report.fresh[name] = barred
         elif resized is not None:
             made[name], report.resized[name] = resized, f"{tuple(saved.shape)} there, {shape} here"
-        elif name in rules or saved.shape != fresh.shape:
+        elif rule is not None or saved.shape != fresh.shape:
             report.fresh[name] = f"mismatch, {tuple(saved.shape)} there, {shape} here"
         else:
             made[name] = saved
