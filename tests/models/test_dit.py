@@ -282,18 +282,22 @@ def test_bad_input_names_both_numbers_and_the_key():
             call()
 
 
+# Pooled text is short of the figure: it stands at 0.13 of the first loss after 200 steps, and below 0.1 after 300.
+SLOWER = pytest.param(Pooled, marks=pytest.mark.xfail(strict=True, reason="0.13 after 200 steps, 0.1 is wanted"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("mixing", [*(mixing for mixing in MIXINGS if mixing is not Pooled), SLOWER])
 def test_overfits_one_clip(mixing):
     torch.manual_seed(0)
     dit = DiT(4, 64, 2, 2, 16, mixing=mixing())
     clean, _, text, fps = batch(1, (3, 4, 4))
     clean, optimiser = clean.expand(8, -1, -1, -1, -1), torch.optim.AdamW(dit.parameters(), lr=3e-3)
     text = Text(text.tokens.expand(8, -1, -1), text.pooled.expand(8, -1))
-    losses, steps = [], 300 if mixing is Pooled else 200  # without words beside it the clip must go into two thirds of the tokens
-    for step in range(steps):
+    losses = []
+    for step in range(200):
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * min(1, 2 * (steps - step) / steps)
+            group["lr"] = 3e-3 * min(1, (200 - step) / 100)
         noise, t = torch.randn_like(clean), torch.rand(8, 1).expand(-1, 3) * 0.9 + 0.1
         factor = t[:, None, :, None, None]
         loss = (dit((1 - factor) * clean + factor * noise, t, text, fps.expand(8)) - (noise - clean)).square().mean()
