@@ -76,8 +76,7 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
         check_kernel(network, trainer.device, trainer.precision_of(folder))
     recipe.width_scaling.prepare(objective.networks, config["objective"])
     warm_start(config["init_from"], objective.networks, config["objective"], folder)
-    if not flow:
-        objective.begin(folder)
+    objective.begin(folder, config["allow_drift"])
     try:
         loader, validation = videos.loader(config["seed"], encoder), videos.validation(encoder)
         announce(videos, loader, validation)

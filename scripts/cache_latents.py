@@ -89,6 +89,8 @@ def precision_of(config: Config, trainer: Trainer) -> str:
     """What train.py will compute in: what the run remembers from its first start, else as the config says."""
     state = Path(config["run"] or "") / "state.json"
     remembered = json.loads(state.read_text(encoding="utf-8")).get("precision") if config["run"] is not None and state.is_file() else None
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)  # they decide which precision is faster
     return remembered or pick_precision(trainer.precision, trainer.device)
 
 

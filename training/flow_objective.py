@@ -24,6 +24,7 @@ from models.geometry import Grid, Layout, bounds, latent_grid, token_grid
 from models.text import TextEncoder
 from models.text_frozen import HuggingFaceText
 from models.vae import VideoVAE
+from runtime.run_folder import RunFolder
 from runtime.seeding import Rng
 from training.captions import CaptionPolicy
 from training.objective import Figures, Loss, Preview
@@ -93,6 +94,9 @@ class FlowObjective:
     @property
     def sides(self) -> Sequence[Sequence[nn.Module]]:
         return [list(self.networks.values())]
+
+    def begin(self, folder: RunFolder, allow_drift: Sequence[str] = ()) -> None:
+        """Nothing: its VAE is a copy in the run, and whatever else decides is in the config."""
 
     def to(self, device: str) -> None:
         for network in (self.dit, self.text, self.vae):

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from data.batch import Batch, Packed
+from runtime.run_folder import RunFolder
 from runtime.seeding import Rng
 
 Figures = Mapping[str, tuple[Tensor | float, Tensor | float]]  # name -> (sum, count); the Trainer adds them up and divides once
@@ -51,6 +52,16 @@ class Objective(Protocol):
     def sides(self) -> Sequence[Sequence[nn.Module]]:
         """The same networks, by the loss that moves them: those of one side learn together, and their gradient is clipped without looking at
         the other sides'. The first side is the one whose norm is logged.
+        """
+        ...
+
+    def begin(self, folder: RunFolder, allow_drift: Sequence[str] = ()) -> None:
+        """Called at each start of a run, once its networks have their first weights and before any data is read: what only this task can
+        refuse, it refuses here.
+
+        Args:
+            allow_drift: keys of the config that may differ from the run's first start.
+        Raises: ConfigError saying what to change.
         """
         ...
 

@@ -78,7 +78,8 @@ class Trainer:
         bad_steps: so many steps in a row without a finite loss and gradient end the run.
         threads: CPU threads of one operation; null: PyTorch's choice. A small network's operations are over before a second thread has
             joined in, so one may be faster than two.
-        compile: none, or blocks: each block by torch.compile, once for every shape of batch. Validation and previews run uncompiled.
+        compile: none, or blocks: each block by torch.compile, once for every shape of batch. Validation and previews run them uncompiled, but
+            for FlexAttention.
     """
 
     def __init__(
@@ -116,7 +117,9 @@ class Trainer:
         self.threads, self.compile = threads, compile
 
     def precision_of(self, folder: RunFolder) -> str:
-        """float32 or bfloat16: chosen at a run's first start and kept in its folder."""
+        """float32 or bfloat16: chosen at a run's first start, with the `threads` that are used from here on, and kept in its folder."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         return folder.fact("precision") or folder.remember("precision", pick_precision(self.precision, self.device))
 
     def fit(
@@ -135,8 +138,6 @@ class Trainer:
             validation: fixed batches; also what the objective's statistics are computed on.
         Raises: SystemExit (143, 130) after saving, if asked to stop; RuntimeError if the loss stays non-finite.
         """
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         precision = self.precision_of(folder)
         objective.to(self.device)
         checkpoints = Checkpoints(folder.checkpoints, self.keep_last)
@@ -236,7 +237,9 @@ class Trainer:
         total, count = figures.sums["loss"]
         for gradient in gradients:
             gradient.div_(count)
-        norms = [self._clip(side) for side in _by_side(objective, state.optimizers.parameters)]
+        sides = _by_side(objective, state.optimizers.parameters)
+        # A discriminator that has not joined has no gradients, and what torch calls their norm would lie on another device than the rest.
+        norms = [self._clip(side) for side in sides if any(p.grad is not None for p in side)]
         finite = all(bool(torch.isfinite(norm)) for norm in norms)
         # of the first side; of all if one of them is why the step is skipped
         figures.add({"grad_norm": (norms[0] if finite else torch.stack(norms).sum(), 1)})

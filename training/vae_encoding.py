@@ -22,12 +22,22 @@ def encoding_facts(vae: VideoVAE, config: Config) -> dict[str, str]:
     Args:
         config: the constructor of `vae`; what it leaves out counts as the default.
     """
+    tensors = vae.state_dict()
+    return {**encoding_config(vae, config), **{name: _digest(tensors[name]) for name in encoding_names(vae)}}
+
+
+def encoding_config(vae: VideoVAE, config: Mapping[str, Any]) -> dict[str, str]:
+    """The part of `encoding_facts` that a config tells, of `vae` or of another of its class."""
     defaults = {name: _node(parameter.default) for name, parameter in inspect.signature(type(vae)).parameters.items()}
     values = {key: value for key, value in {**defaults, **config}.items() if key not in DECODER_KEYS}
+    return {f"config.{key}": json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+
+def encoding_names(vae: VideoVAE) -> list[str]:
+    """Every tensor outside `vae.decoding()`."""
     names = {module: name for name, module in vae.named_modules()}
     decoding = tuple(f"{names[module]}." for module in vae.decoding())
-    tensors = {name: _digest(tensor) for name, tensor in vae.state_dict().items() if not name.startswith(decoding)}
-    return {**{f"config.{key}": json.dumps(value, sort_keys=True) for key, value in values.items()}, **tensors}
+    return [name for name in vae.state_dict() if not name.startswith(decoding)]
 
 
 def encoding_key(facts: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from data.batch import Batch
 from data.transforms import to_uint8
 from models.vae import Posterior, VideoVAE
 from runtime.checkpoint import Checkpoints
-from runtime.config import ConfigError
+from runtime.config import ConfigError, differences
 from runtime.run_folder import RunFolder
 from runtime.seeding import Rng, Stream
 from training.adversary import Adversary
@@ -23,6 +23,7 @@ from training.vae_part import Part, Whole
 LEAST_STD = 1e-2
 # Below it a channel is counted as dead: its mean varies with a hundredth of the unit normal's variance (Burda et al. 2016, active units).
 DEAD_STD = 0.1
+WEIGHTS_KEY = "objective.perceptual.sha256"  # the key that says which weights a perceptual distance has
 
 
 class VAEObjective:
@@ -71,22 +72,23 @@ class VAEObjective:
         """The discriminator plays against the VAE: however loud it is, it must not make the VAE's step smaller."""
         return [[network] for network in self.networks.values()]
 
-    def begin(self, folder: RunFolder) -> None:
-        """Call at each start of a run, after `init_from`: refuse what could not be saved, and what is not the run that was begun.
+    def begin(self, folder: RunFolder, allow_drift: Sequence[str] = ()) -> None:
+        """As in `Objective`; leaves the fact "perceptual_sha256".
 
-        Leaves the fact "perceptual_sha256".
         Raises: ConfigError if the decoder alone is to learn and the encoder never has, or the weights of the perceptual distance are others
-            than at the run's first start.
+            than at the run's first start and `allow_drift` does not cover objective.perceptual.sha256.
         """
         begun = bool(Checkpoints(folder.checkpoints).published())
         if not begun and not self.part.whitens and bool((self.vae.latent_mean == 0).all() and (self.vae.latent_std == 1).all()):
             raise ConfigError("the decoder alone is trained, but its encoder never was. Set init_from=<a VAE run>, or objective/part=whole.")
         sha256 = self.perceptual.sha256 if self.perceptual else None
-        before = folder.fact("perceptual_sha256") if begun else None
-        if before not in (None, sha256):
+        before = folder.fact("perceptual_sha256")
+        # A distance that is left out, or has no weights, was let go of by the config's own check.
+        if begun and before and sha256 and differences({WEIGHTS_KEY: before}, {WEIGHTS_KEY: sha256}, allow_drift):
             what = f"the perceptual distance's weights have the sha256 {sha256}, and the run began with {before}"
-            raise ConfigError(f"{what}. Put those back where objective.perceptual says, or begin a new run (run=...).")
-        if sha256:
+            choices = f"begin a new run (run=...), or go on with these: allow_drift=[{WEIGHTS_KEY}]"
+            raise ConfigError(f"{what}. Put those back where objective.perceptual says, {choices}.")
+        if sha256 != before:
             folder.remember("perceptual_sha256", sha256)
 
     def to(self, device: str) -> None:

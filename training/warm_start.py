@@ -1,18 +1,17 @@
 """Starting from another run's weights: what fits is copied by name, ends of another size are resized, and a report names all the rest."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import DoubleBlock
 from models.dit import DiT
+from models.vae import VideoVAE
 from runtime.checkpoint import MANIFEST, Checkpoint, Checkpoints, read, read_manifest
 from runtime.config import Config, ConfigError, differences, load_run_config
 from runtime.files import write_text
@@ -20,8 +19,8 @@ from runtime.run_folder import RunFolder
 from training import vae_bundle
 from training.ema import network_state
 from training.inference import newest_averages
-
-Resize = Callable[[Tensor, Tensor], Tensor | None]  # (saved, fresh) -> what the network gets; None: it does not fit
+from training.resize import either_end, resizes
+from training.vae_encoding import encoding_config, encoding_names, unlike
 
 # Keys of objective.text that say what its vectors mean; with another value, whatever read the old ones starts afresh.
 ENCODER_KEYS = ("_target_", "tokenizer", "path", "layer", "labels", "width")
@@ -144,8 +143,8 @@ def read_source(init_from: str) -> Source:
 def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[str, Any]) -> Report:
     """Copy the source's weights into the networks, all or nothing.
 
-    Raises: ConfigError if it holds none of these networks, nothing fits, a weight is not finite, or nothing tells what a DiT's weights mean
-        and not all of them fit.
+    Raises: ConfigError if it holds none of these networks, nothing fits, a weight is not finite, nothing tells what a DiT's weights mean
+        and not all of them fit, or a VAE's encoder is frozen and would not be the source's.
     """
     targets = network_state(networks)
     held = {name: tensor for name, tensor in source.tensors.items() if name.partition(".")[0] in networks}
@@ -153,16 +152,13 @@ def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[s
     report = Report(source)
     if source.objective:
         report.differs = differences(_own(source.objective), _own(objective), ("preview_steps", "preview_clips"))
-    rules, barred = _rules(source.objective, networks), _other_encoder(source.objective, objective)
+    rules, barred = resizes(source.objective, networks, held), _other_encoder(source.objective, objective)
+    names = {either_end(name): name for name in held}
     made: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, fresh in targets.items():
-        # The text of the last double block is read and goes no further: its attention lacks an output and a level of names, its modulation gates.
-        there = name if name in held else name.replace(".text.attention.", ".text.")
-        saved, shape = held.get(there), tuple(fresh.shape)
-        rule = rules.get(name)
-        if rule is None and saved is not None and ".text.modulation." in name and saved.shape != fresh.shape:
-            rule = partial(_overlap, axis=0)
+        there = names.get(either_end(name), name)
+        saved, rule, shape = held.get(there), rules.get(name), tuple(fresh.shape)
         resized = None if saved is None or rule is None else rule(saved, fresh)
         if saved is None:
             report.fresh[name] = f"{shape} is not in the source"
@@ -182,7 +178,8 @@ def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[s
         raise ConfigError(f"init_from={source.name}: none of its {len(held)} tensors fits the {len(targets)} here ({first[0]}: {first[1]}).")
     if "dit" in networks and not source.objective:
         _fits_untold(report, {name: held[name] for name in report.unused if name in held})
-    report.notes += _notes(report.differs, held, networks)
+    _refuse_other_encoder(report, networks.get(vae_bundle.NETWORK), objective)
+    report.notes += _notes(report, held, networks)
     with torch.no_grad():
         for name, tensor in made.items():
             targets[name].copy_(tensor)
@@ -218,9 +215,25 @@ def _fits_untold(report: Report, left: Mapping[str, Tensor]) -> None:
     report.notes.append(f"{name} {untold}: text encoder, patch, latent channels, heads and positions are taken to be this run's")
 
 
-def _notes(differs: list[str], held: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> list[str]:
+def _refuse_other_encoder(report: Report, vae: nn.Module | None, objective: Mapping[str, Any]) -> None:
+    """A frozen encoder in part as it was drawn, or built to read its weights otherwise, makes latents that nobody learnt."""
+    if not isinstance(vae, VideoVAE) or all(p.requires_grad for p in vae.parameters()):
+        return
+    was, misfits = report.source.objective.get("vae"), report.fresh | report.resized
+    lines = unlike(encoding_config(vae, was), encoding_config(vae, objective["vae"])) if was else []
+    wrong = [f"objective.vae.{line}" for line in lines]
+    wrong += [f"{name}: {misfits[name]}" for name in (f"{vae_bundle.NETWORK}.{own}" for own in encoding_names(vae)) if name in misfits]
+    if wrong:
+        more = f", and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+        raise ConfigError(
+            f"init_from={report.source.name} has another encoder: {'; '.join(wrong[:2])}{more}. The decoder alone is trained here, so the "
+            "encoder must be the source's. Set objective.vae to what the source has, or objective/part=whole."
+        )
+
+
+def _notes(report: Report, held: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> list[str]:
     """What is loaded and means something else here though its shape is the same, and blocks that are of another kind."""
-    notes = []
+    notes, differs = [], report.differs
     for what, keys in (POSITIONS, HEADS):
         lines = [f"objective.{line}" for line in differs if line.startswith(keys)]
         if lines and not (keys == HEADS[1] and any(line.startswith("dit.width=") for line in differs)):  # of another width nothing is loaded
@@ -232,62 +245,11 @@ def _notes(differs: list[str], held: Mapping[str, Tensor], networks: Mapping[str
         here = [isinstance(block, DoubleBlock) for block in dit.shard_units()]
         changed = [str(number) for number, double in enumerate(here) if str(number) in there and (str(number) in two) != double]
         if changed:
-            keep = f"objective/dit/mixing=double objective.dit.mixing.double_blocks={len(two)}"
-            counts = f"{len(two)} double blocks there, {sum(here)} here"
-            notes.append(f"{counts}: {len(changed)} blocks are of another kind and start fresh ({', '.join(changed)}). To keep them: {keep}")
+            mixing = _mixing(report.source.objective)
+            keep = f"double objective.dit.mixing.double_blocks={len(two)}" if mixing in ("joint", "double", "hybrid") else mixing
+            counts = f"{len(two)} double blocks there, {sum(here)} here: {len(changed)} blocks are of another kind"
+            notes.append(f"{counts} and start fresh ({', '.join(changed)}). To keep them: objective/dit/mixing={keep}")
     return notes
-
-
-def _rules(before: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> dict[str, Resize]:
-    """Tensors that are the same thing in another size, and how to make one from the other."""
-    rules: dict[str, Resize] = {}
-    if (before.get("text") or {}).get("max_tokens") not in (None, getattr(networks.get("text"), "max_tokens", None)):
-        rules["text.position.weight"] = partial(_overlap, axis=0)
-    dit, was = networks.get("dit"), before.get("dit") or {}
-    if not isinstance(dit, DiT) or "patch" not in was:
-        return rules
-    patch, channels = tuple(was["patch"]), was["latent_channels"]
-    if (patch, channels) != (tuple(dit.patch), dit.latent_channels):
-        reading, writing = _patch_maps(patch, dit.patch)
-        own = dit.latent_channels
-
-        def reader(saved: Tensor, fresh: Tensor) -> Tensor | None:
-            weight = saved.double().unflatten(1, (channels, -1)) @ reading  # d c p
-            made = _overlap(weight, fresh.unflatten(1, (own, -1)), axis=1)
-            return None if made is None else made.flatten(1)
-
-        def writer(saved: Tensor, fresh: Tensor) -> Tensor | None:
-            weight = torch.einsum("qp,cp...->cq...", writing, saved.double().unflatten(0, (channels, -1)))
-            made = _overlap(weight, fresh.unflatten(0, (own, -1)), axis=0)
-            return None if made is None else made.flatten(0, 1)
-
-        rules |= {"dit.video_in.weight": reader, "dit.head.weight": writer, "dit.head.bias": writer}
-    return rules
-
-
-def _enlarged(before: int, now: int) -> Tensor:
-    """The bilinear map from `before` pixels in a row to `now`, (now, before), float64."""
-    pixels = torch.eye(before, dtype=torch.float64)[:, None, None]  # a picture of one row for each
-    return F.interpolate(pixels, size=(1, now), mode="bilinear", antialias=True).flatten(1).T
-
-
-def _patch_maps(before: tuple[int, ...], now: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """What weights that read a patch are multiplied by (before, now), and weights that write one (now, before), pixels of both axes.
-
-    An enlarged patch is read as it was before it was enlarged, by the pseudo-inverse; a smaller one as if it were enlarged.
-    Source: Beyer et al. 2023 (FlexiViT), section 3.4.
-    """
-    readers = [torch.linalg.pinv(_enlarged(b, n)) if n >= b else _enlarged(n, b) for b, n in zip(before[1:], now[1:], strict=True)]
-    return torch.kron(*readers), torch.kron(*(_enlarged(b, n) for b, n in zip(before[1:], now[1:], strict=True)))
-
-
-def _overlap(made: Tensor, fresh: Tensor, axis: int) -> Tensor | None:
-    """`fresh` with as much of `made` along an axis as both have; None if they differ along another."""
-    kept, out = min(made.shape[axis], fresh.shape[axis]), fresh.detach().clone()
-    if made.narrow(axis, 0, kept).shape != out.narrow(axis, 0, kept).shape:
-        return None
-    out.narrow(axis, 0, kept).copy_(made.narrow(axis, 0, kept))
-    return out
 
 
 def _other_encoder(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -308,6 +270,12 @@ def _silence_new_blocks(dit: DiT, prefix: str, made: Mapping[str, Tensor]) -> No
                 if name.rpartition(".")[2] in ("out", "down") and "modulation" not in name:  # what a branch adds to the stream
                     for p in layer.parameters(recurse=False):
                         p.zero_()
+
+
+def _mixing(objective: Mapping[str, Any]) -> str:
+    """The file of configs/objective/dit/mixing that a source has; a DiT that is told none is joint."""
+    node = (objective.get("dit") or {}).get("mixing") or {}
+    return node.get("_target_", "joint").rpartition(".")[2].lower()
 
 
 def _bundle(name: str, saved: Checkpoint, part: str, sha256: str, config: Config) -> Source:

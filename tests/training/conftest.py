@@ -55,6 +55,9 @@ class ToyObjective:
     def sides(self):
         return [[self.net]]
 
+    def begin(self, folder: RunFolder, allow_drift: Sequence[str] = ()) -> None:
+        """Nothing."""
+
     def to(self, device: str) -> None:
         self.net.to(device)
 

@@ -272,6 +272,33 @@ def test_a_loud_discriminator_does_not_make_the_vaes_clipped_step_smaller(tmp_pa
     assert norms[1.0] == norms[100.0]  # the VAE's
 
 
+class Spoilt(Loader):
+    def steps(self, start_step: int, stop_step: int) -> Iterator[list[Batch]]:
+        for step, micros in enumerate(super().steps(start_step, stop_step), start_step):
+            if step == 1:
+                micros[0].content.fill_(float("nan"))
+            yield micros
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_step_that_is_not_finite_is_skipped_before_the_discriminator_joins(tmp_path, toys, monkeypatch, device):
+    """The norm of no gradients lies on the default device: on a GPU that is another one than the networks'. Meta stands for it on a CPU."""
+    norm, other = torch.nn.utils.get_total_norm, "meta" if device == "cpu" else "cpu"
+
+    def by_default_elsewhere(gradients):
+        with torch.device(other):
+            return norm(gradients)
+
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", by_default_elsewhere)
+    with RunFolder(tmp_path, {"run": "x"}) as folder:
+        trainer = toys.trainer(max_steps=3, log_every=1, device=device)
+        trainer.fit(objective(adversary(from_sample=100)), Spoilt(), [batch(clips(2))], toys.adamw(), folder, NoTracker(), seed=3)
+    rows = toys.rows(tmp_path)
+    assert [(row["step"], row["loss"], row["grad_norm"]) for row in rows if row["kind"] == "skip"] == [(2, "nan", "nan")]
+    assert all(0 < row["grad_norm"] < float("inf") for row in rows if row["kind"] == "train" and "grad_norm" in row)
+    assert all(torch.isfinite(tensor).all() for tensor in read(tmp_path / "checkpoints/step-00000003").parts["weights"].values())
+
+
 def test_a_player_that_has_run_away_is_left_to_the_trainers_guard():
     contest = adversary()
     with torch.no_grad():

@@ -197,8 +197,8 @@ def test_a_run_that_went_on_with_other_weights_than_it_began_with_is_refused(tmp
     other = Learnt(1.0, str(tmp_path / "run"), None)
     other.sha256 = "00"  # that run has trained on meanwhile
 
-    def begin(distance: Perceptual | None, run: RunFolder) -> None:
-        VAEObjective(VideoVAE(widths=(8, 16), latent_channels=4), 0.2, 0.0, 1e-4, 2, perceptual=distance).begin(run)
+    def begin(distance: Perceptual | None, run: RunFolder, allow_drift: tuple[str, ...] = ()) -> None:
+        VAEObjective(VideoVAE(widths=(8, 16), latent_channels=4), 0.2, 0.0, 1e-4, 2, perceptual=distance).begin(run, allow_drift)
 
     with RunFolder(tmp_path / "here", {"run": "here"}) as run:
         begin(other, run)  # of this start nothing was saved, so the next one is the first
@@ -206,9 +206,17 @@ def test_a_run_that_went_on_with_other_weights_than_it_began_with_is_refused(tmp
         assert run.fact("perceptual_sha256") == first.sha256
         Checkpoints(run.checkpoints).save(1, {"weights": {}, "ema": {}, "optimizer": {}}, {})
         begin(first, run)
-        with pytest.raises(ConfigError, match=rf"sha256 00, and the run began with {first.sha256}\. Put those back"):
-            begin(other, run)
-        assert run.fact("perceptual_sha256") == first.sha256
+        for drift in ((), ("objective.perceptual.run",), ("objective.perceptual.sha",)):
+            with pytest.raises(ConfigError, match=rf"sha256 00, and the run began with {first.sha256}\. Put those back") as refused:
+                begin(other, run, drift)
+            assert "allow_drift=[objective.perceptual.sha256]" in str(refused.value)
+            assert run.fact("perceptual_sha256") == first.sha256
+        for drift in ("objective.perceptual.sha256", "objective.perceptual"):
+            begin(other, run, (drift,))
+            assert run.fact("perceptual_sha256") == "00"
+            begin(first, run, (drift,))
+        begin(None, run)  # the config let go of it
+        assert run.fact("perceptual_sha256") is None
     with RunFolder(tmp_path / "none", {"run": "none"}) as run:
         begin(spectral(), run)
         assert run.fact("perceptual_sha256") is None

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from runtime.checkpoint import CheckpointError, read
+from runtime.run_folder import RunFolder
 
 
 class Killed(Exception):
@@ -200,6 +201,21 @@ def test_a_resume_computes_in_the_precision_that_was_chosen_once(tmp_path, toys,
     monkeypatch.setattr(module, "pick_precision", lambda name, device: "float32")
     toys.fit(tmp_path, precision="auto")
     assert json.loads((tmp_path / "checkpoints/step-00000010/manifest.json").read_text())["facts"]["precision"] == "bfloat16"
+
+
+def test_the_precision_is_measured_under_the_runs_own_threads(tmp_path, toys, monkeypatch):
+    import training.trainer as module
+
+    seen, before = [], torch.get_num_threads()
+    monkeypatch.setattr(module, "pick_precision", lambda name, device: seen.append(torch.get_num_threads()) or "float32")
+    try:
+        with RunFolder(tmp_path / "asked", {}) as folder:
+            toys.trainer(precision="auto", threads=before + 1).precision_of(folder)
+        torch.set_num_threads(before)
+        toys.fit(tmp_path / "fit", precision="auto", threads=before + 1, max_steps=1)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [before + 1] * 2
 
 
 def test_previews_are_written(tmp_path, toys):

@@ -7,13 +7,15 @@ import torch
 
 from data.batch import Batch
 from models.vae import VideoVAE
+from models.vae_stems import Haar
 from runtime.checkpoint import Checkpoints
 from runtime.config import ConfigError
 from runtime.run_folder import RunFolder
 from runtime.seeding import Rng
-from training.ema import EMA
+from training.ema import EMA, network_state
 from training.vae_objective import VAEObjective
 from training.vae_part import DecoderOnly, Part, Whole
+from training.warm_start import Source, load
 
 RNG = Rng(3)
 
@@ -81,6 +83,45 @@ def test_an_encoder_that_was_never_trained_is_refused_before_the_first_step_and_
         objective(Whole(), whitened=False).begin(folder)
         Checkpoints(folder.checkpoints).save(1, {"weights": {}, "ema": {}, "optimizer": {}}, {})
         objective(DecoderOnly(1.0), whitened=False).begin(folder)  # its weights are yet to be read from the checkpoint
+
+
+CONFIG = {"_target_": "models.vae.VideoVAE", "widths": [16, 24], "latent_channels": 8}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("widths", (16, 32), r"widths=\[16, 32\], now \[16, 24\]; vae\.encoder\..*: mismatch, .* there, .* here, and \d+ more"),
+        ("encoder_depths", (1, 1), r"encoder_depths=\[1, 1\], now \[1, 2\]; vae\.encoder\..*"),
+        ("stem", Haar(), r'stem=\{"_target_": "models\.vae_stems\.Haar"\}, now \{.*\}'),  # all shapes fit
+        ("decoder_depths", (1, 2), ""),
+    ],
+)
+@pytest.mark.parametrize("part", [DecoderOnly(1.0), Whole()])
+def test_a_decoder_learns_on_its_sources_encoder_or_not_at_all(key, value, says, part):
+    torch.manual_seed(1)
+    vae = VideoVAE(**({"widths": (16, 24), "latent_channels": 8} | {key: value}))
+    node = {"_target_": "models.vae_stems.Haar"} if key == "stem" else list(value)
+    source = Source("runs/a", 7, "", network_state({"vae": vae}), {"vae": CONFIG | {key: node}})
+    task = objective(part)
+    before = copy.deepcopy(task.vae.state_dict())
+    if not says or part.whitens:
+        assert load(source, task.networks, {"vae": CONFIG}).loaded
+        assert torch.equal(task.vae.stem.weight, vae.stem.weight)
+    else:
+        with pytest.raises(ConfigError, match=rf"^init_from=runs/a has another encoder: objective\.vae\.{says}\. The decoder .* Set objective\.vae"):
+            load(source, task.networks, {"vae": CONFIG})
+        assert all(torch.equal(tensor, before[name]) for name, tensor in task.vae.state_dict().items())
+
+
+def test_a_checkpoint_without_a_config_gives_a_decoder_its_encoder_if_all_of_it_fits():
+    for widths, fits in (((16, 24), True), ((16, 32), False)):
+        source = Source("step", 7, "", network_state({"vae": VideoVAE(widths=widths, latent_channels=8)}), {})
+        if fits:
+            assert load(source, objective(DecoderOnly(1.0)).networks, {"vae": CONFIG}).fresh == {}
+        else:
+            with pytest.raises(ConfigError, match=r"has another encoder: vae\.encoder\..*mismatch"):
+                load(source, objective(DecoderOnly(1.0)).networks, {"vae": CONFIG})
 
 
 def test_flops_leave_the_encoders_backward_out():

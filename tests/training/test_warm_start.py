@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from models.dit import DiT
-from models.mixing import Cross, Double, Hybrid, Joint, Prefix
+from models.mixing import Cross, Double, Hybrid, Joint, Pooled, Prefix
 from models.modulation import LowRank, PerBlock, Shared
 from models.packing import patchify, unpatchify
 from models.text import ByteTokenizer, Text, TextTransformer, WordTokenizer
 from runtime.checkpoint import Checkpoints, write
-from runtime.config import ConfigError, dump
+from runtime.config import CONFIGS, ConfigError, dump
 from runtime.run_folder import RunFolder, read_facts
 from training.ema import network_state
 from training.warm_start import READS_TEXT, Source, load, read_source, warm_start
@@ -198,6 +198,31 @@ def test_a_deeper_network_computes_what_the_source_did_and_every_new_block_can_l
     assert all(any(p.grad is not None and bool(p.grad.any()) for p in unit.parameters()) for unit in mine["dit"].shard_units())
 
 
+@pytest.mark.parametrize("mixing", [Joint, Prefix, Cross, Double])
+@pytest.mark.parametrize("modulation", [PerBlock(), Shared(), LowRank(4)])
+def test_a_deepened_network_that_is_cut_again_is_what_it_was(mixing, modulation):
+    sizes = {"mixing": mixing(), "modulation": modulation}
+    old, deep, cut = networks(1, **sizes), networks(2, depth=4, **sizes), networks(3, **sizes)
+    load(Source("a", 0, "", network_state(old), config()), deep, config(depth=4))
+    report = load(Source("b", 0, "", network_state(deep), config(depth=4)), cut, config())
+    assert report.fresh == {}
+    assert same(network_state(cut), network_state(old))
+
+
+@pytest.mark.parametrize("modulation", [PerBlock(), Shared(), LowRank(4)])
+@pytest.mark.parametrize(("width", "depth"), [(48, 2), (48, 3), (96, 2)])
+def test_no_shift_becomes_a_gate_in_a_wider_double_network(width, depth, modulation):
+    """Where the parts of a modulation stand follows from the width; at three times the width a bias of six parts looks like one of two."""
+    sizes = {"mixing": Double(), "modulation": modulation}
+    old, mine, drawn = networks(1, **sizes), *(networks(2, width=width, heads=width // 16, depth=depth, **sizes) for _ in range(2))
+    report = load(Source("a", 0, "", network_state(old), config()), mine, config(width=width, depth=depth))
+    assert report.resized == {}
+    parts = [name for name in network_state(mine) if ".text.modulation." in name]
+    assert parts
+    assert set(parts) <= set(report.fresh)
+    assert all(torch.equal(network_state(mine)[name], network_state(drawn)[name]) for name in parts)
+
+
 @pytest.mark.parametrize(("mixing", "depth", "changed"), [(Hybrid(), 6, "1"), (Double(1), 6, ""), (Hybrid(), 4, ""), (Joint(), 3, "0")])
 def test_blocks_that_change_kind_are_said_and_without_them_a_deeper_hybrid_computes_what_its_source_did(mixing, depth, changed):
     old, mine = networks(1, mixing=Hybrid(), depth=3), networks(2, moved=False, mixing=mixing, depth=depth)
@@ -208,6 +233,17 @@ def test_blocks_that_change_kind_are_said_and_without_them_a_deeper_hybrid_compu
     keep = "To keep them: objective/dit/mixing=double objective.dit.mixing.double_blocks=1"
     wanted = f"1 double blocks there, {double} here: 1 blocks are of another kind and start fresh ({changed}). {keep}"
     assert notes == ([wanted] if changed else [])
+
+
+@pytest.mark.parametrize(
+    ("mixing", "keep"), [(Cross, "cross"), (Prefix, "prefix"), (Pooled, "pooled"), (Joint, "double objective.dit.mixing.double_blocks=0")]
+)
+def test_where_blocks_become_double_the_start_names_the_mixing_that_keeps_them(mixing, keep):
+    before = config(mixing={"_target_": f"models.mixing.{mixing.__name__}"})
+    notes = load(Source("a", 0, "", network_state(networks(1, mixing=mixing())), before), networks(2, mixing=Hybrid(0.5)), config()).notes
+    wanted = "0 double blocks there, 1 here: 1 blocks are of another kind and start fresh (0). To keep them: objective/dit/mixing="
+    assert notes == [wanted + keep]
+    assert (CONFIGS / f"objective/dit/mixing/{keep.partition(' ')[0]}.yaml").is_file()
 
 
 def test_a_checkpoint_without_its_runs_config_fits_as_it_is_with_a_note_or_is_refused(tmp_path, capsys):
