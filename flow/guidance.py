@@ -60,8 +60,13 @@ _REPEATED = WeakTensorKeyDictionary()  # fps -> its version and repetitions
 
 
 def _repeated(fps: Tensor, times: int) -> Tensor:
-    """fps (b,) several times over; the same tensor at each step of a walk, by which a network finds again what it made of it."""
-    if times == 1 or fps.is_inference():
+    """fps (b,) several times over; the same tensor at each step of a walk, by which a network finds again what it made of it.
+
+    Of a tensor made under inference mode a new one each time: nobody could tell whether it has been changed.
+    """
+    if times == 1:
+        return fps
+    if fps.is_inference():
         return fps.repeat(times)
     kept: Any = _REPEATED.get(fps)
     if kept is None or kept[0] != fps._version:

@@ -38,13 +38,22 @@ class Fused(Batched):
             return F.scaled_dot_product_attention(q, k, v.to(q.dtype), scale=1.0)
 
     def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
-        """Raises: RuntimeError if a CUDA device would take the unfused form."""
-        if device.type == "cuda":
-            part = torch.empty(1, 1, 128, head_width, device=device, dtype=dtype)
-            parameters = torch.backends.cuda.SDPAParams(part, part, part, None, 0.0, False, False)
-            cuda = torch.backends.cuda
-            if not (cuda.can_use_flash_attention(parameters) or cuda.can_use_efficient_attention(parameters)):
-                raise RuntimeError(f"kernel=fused has no fused attention on {device} for heads of {head_width} in {dtype}: set heads.")
+        """Raises: ValueError if a CUDA device would take the unfused form."""
+        _need_fused("fused", device, head_width, dtype)
+
+
+def _need_fused(name: str, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
+    if device.type == "cuda" and not _fuses(device, head_width, dtype):
+        raise ValueError(
+            f"kernel={name} has no fused attention on {device} for heads of {head_width} in {dtype}, wanted a multiple of 8 of at most 256. "
+            "Set heads; a network that is trained already runs, slower, with kernel=padded."
+        )
+
+
+def _fuses(device: torch.device, head_width: int, dtype: torch.dtype) -> bool:
+    part, cuda = torch.empty(1, 1, 128, head_width, device=device, dtype=dtype), torch.backends.cuda
+    parameters = cuda.SDPAParams(part, part, part, None, 0.0, False, False)
+    return cuda.can_use_flash_attention(parameters) or cuda.can_use_efficient_attention(parameters)
 
 
 class Products(Batched):
@@ -84,8 +93,8 @@ class Fastest(Batched):
         return self.fused if k.shape[2] < self.long or q.dtype != torch.float32 else self.strips
 
     def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
-        """As in `Fused`."""
-        self.fused.check(device, head_width, dtype)
+        """As in `Fused`, which is all that it takes on a CUDA device."""
+        _need_fused("fastest", device, head_width, dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, kernel: Kernel) -> Tensor:
@@ -126,7 +135,7 @@ def check_kernel(network: nn.Module, device: torch.device | str, precision: str 
     Args:
         precision: of the products, float32 or bfloat16.
         key: of the config that chose the back end.
-    Raises: RuntimeError that names the back end, what it lacks and the key.
+    Raises: RuntimeError that names the back end, what it lacks and the key; ValueError if `Fastest` could not run there either.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     attentions = [part for part in network.modules() if isinstance(part, SelfAttention | CrossAttention)]
@@ -202,8 +211,8 @@ class CrossAttention(nn.Module):
         """Tokens x (n d) -> n d."""
         (q,) = project(x, self.queries, self.query_heads, 1, None)  # n h d
         k, v = project(context.tokens, self.context, self.key_heads, 2, None)  # m h d
-        segments = context.segments or Segments(context.layout.tokens, context.layout.text)
-        return self.out(attend(q, k, v, segments, self.kernel).flatten(1))
+        assert context.segments is not None, "cross attention needs a context with segments"
+        return self.out(attend(q, k, v, context.segments, self.kernel).flatten(1))
 
     def flops(self, segments: Segments) -> int:
         """Forward FLOP."""

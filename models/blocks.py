@@ -79,6 +79,10 @@ class Block(nn.Module):
         self.attention = SelfAttention(stack.width, stack.heads, stack.kernel, context, qk_norm=stack.qk_norm)
         self.mlp = stack.mlp.build(stack.width, stack.hidden)
 
+    def ready(self, segments: Segments, device: torch.device) -> Segments:
+        """The segments as this block's back end takes them."""
+        return self.attention.kernel.ready(segments, device)
+
     def forward(self, x: Tensor, setting: Setting) -> Tensor:
         """Tokens x (n d) -> n d."""
         groups = setting.groups
@@ -187,6 +191,10 @@ class DoubleBlock(nn.Module):
         super().__init__()
         self.video = Stream(stack)
         self.text = LastText(stack) if last else Stream(stack)
+
+    def ready(self, segments: Segments, device: torch.device) -> Segments:
+        """The segments as this block's back end takes them."""
+        return self.video.attention.kernel.ready(segments, device)
 
     def forward(self, x: Tensor, setting: Setting) -> Tensor:
         """Video tokens, then text tokens (n + m d), to the same."""

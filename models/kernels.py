@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 
-from models.segments import Segments, plain
+from models.segments import SHAPES, Segments, plain
 
-KEPT = 16  # segments whose plans are kept, as many as patterns keep
+PLANS = 3  # kept for each shape: of even blocks, of odd ones, and of what looks at the text alone
 GRAPHS = 256  # of one function, one for each shape
 
 
@@ -28,7 +28,7 @@ class Kernel(Protocol):
         ...
 
     def check(self, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
-        """Raises: RuntimeError naming what is missing, if this back end cannot run there with products in `dtype`."""
+        """Raises: RuntimeError naming what is missing, if this back end cannot run there with products in `dtype`; ValueError if no fast one can."""
         ...
 
 
@@ -122,7 +122,8 @@ def _half(name: str, q: Tensor, v: Tensor) -> torch.dtype:
 
 def _need_half(name: str, dtype: torch.dtype) -> None:
     if dtype not in (torch.bfloat16, torch.float16):
-        raise RuntimeError(f"kernel={name} attends in bfloat16 or float16, got {dtype}.")
+        what = f"kernel={name} attends in bfloat16 or float16, got {dtype}"
+        raise RuntimeError(f"{what}. Set trainer.precision=bfloat16 in training; sampling is in float32 and needs another kernel.")
 
 
 def _try(name: str, kernel: Kernel, device: torch.device, head_width: int, dtype: torch.dtype) -> None:
@@ -179,7 +180,7 @@ class Varlen:
         _try("varlen", self, device, head_width, dtype)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=PLANS * SHAPES)
 @plain
 def _with_offsets(segments: Segments, device: torch.device) -> Segments:
     counts = (F.pad(torch.tensor(part, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0)) for part in (segments.queries, segments.keys))
@@ -227,7 +228,7 @@ def compiled(function: Callable[..., Any], backend: str | Callable[..., Any] = "
     return run
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=PLANS * SHAPES)
 @plain
 def _with_mask(segments: Segments, device: torch.device) -> Segments:
     from torch.nn.attention.flex_attention import create_block_mask

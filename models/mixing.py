@@ -1,7 +1,6 @@
 """How text and video meet: each way builds the stack of blocks in which they do; samples never meet."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, Protocol
 
@@ -58,7 +57,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.shared = stack.modulation.shared(stack.width, 6)
-        self.pattern, self.kernel, self.recompute = stack.pattern, stack.kernel, stack.recompute
+        self.pattern, self.recompute = stack.pattern, stack.recompute
         self.registers = nn.Parameter(torch.randn(stack.registers, stack.width)) if stack.registers else None
 
     @property
@@ -101,22 +100,34 @@ class Trunk(nn.Module):
             table: rope angles of the video tokens.
         """
         inside, still, context = self.inside(layout), self.still(words, layout), self.context(words, layout)
-        every, first = range(len(self.blocks)), self.segments(0, inside)
+        every = range(len(self.blocks))
         if still is None:
-            return self.run(every, video, Setting(self.shared(frames), groups_of(inside, "video", video.device), table, inside, first, context))
+            return self.run(every, video, self.shared(frames), groups_of(inside, "video", video.device), table, inside, context)
         conditions, groups = self.shared(torch.cat([frames, prompts])), groups_of(inside, "joint", video.device)
-        setting = Setting(conditions, groups, turned(table, inside), inside, first, context)
-        return video_part(self.run(every, interleave(video, still.to(video.dtype), inside), setting), inside)
+        x = interleave(video, still.to(video.dtype), inside)
+        return video_part(self.run(every, x, conditions, groups, turned(table, inside), inside, context), inside)
 
     def segments(self, number: int, inside: Layout) -> Segments:
         """Who attends to whom in a block."""
         return self.pattern.at(number).segments(inside, self.where)
 
-    def run(self, numbers: range, x: Tensor, setting: Setting) -> Tensor:
-        """Some of the blocks in turn, each with its own segments."""
+    def run(
+        self,
+        numbers: range,
+        x: Tensor,
+        conditions: Tensor,
+        groups: Groups,
+        table: Tensor,
+        inside: Layout,
+        context: Context | None = None,
+        still: Groups | None = None,
+    ) -> Tensor:
+        """Some of the blocks in turn, each with its own segments; the other arguments are those of `Setting`."""
         for number in numbers:
-            segments = self.kernel.ready(self.segments(number, setting.layout), x.device)  # here, as a compiler would do it again for each shape
-            x = self.recompute(self.blocks[number], x, replace(setting, segments=segments))
+            block = self.blocks[number]
+            assert isinstance(block, Block | DoubleBlock), "a trunk is made of blocks"
+            segments = block.ready(self.segments(number, inside), x.device)  # here, as a compiler would do it again for each shape
+            x = self.recompute(block, x, Setting(conditions, groups, table, inside, segments, context, still))
         return x
 
     def sharpen(self, factor: float) -> None:
@@ -157,7 +168,9 @@ class CrossTrunk(Trunk):
         assert words is not None, "this trunk reads the text"
         inside = self.inside(layout)
         beside = Layout(tuple((1, 1, length) for length in inside.joint), layout.text)
-        return Context(words, beside, self.kernel.ready(_across(beside), words.device))
+        first = self.blocks[0]
+        assert isinstance(first, CrossBlock), "a trunk of cross attention is made of cross blocks"
+        return Context(words, beside, first.cross.kernel.ready(_across(beside), words.device))  # the blocks of a stack share their back end
 
 
 class PrefixTrunk(Trunk):
@@ -205,14 +218,14 @@ class DoubleTrunk(JointTrunk):
         inside, device = self.inside(layout), video.device
         double = sum(isinstance(block, DoubleBlock) for block in self.blocks)
         conditions = self.shared(torch.cat([frames, prompts]))
-        first, still = self.segments(0, inside), groups_of(inside, "text", device)
-        two = Setting(conditions, groups_of(inside, "video", device), table, inside, first, still=still)
-        x = self.run(range(double), torch.cat([video, self.beside(words, layout).to(video.dtype)]), two)
+        groups, still = groups_of(inside, "video", device), groups_of(inside, "text", device)
+        x = torch.cat([video, self.beside(words, layout).to(video.dtype)])
+        x = self.run(range(double), x, conditions, groups, table, inside, still=still)
         video, text = x.split((len(video), sum(inside.text)))
         if double == len(self.blocks):
             return video
-        one = Setting(conditions, groups_of(inside, "joint", device), turned(table, inside), inside, first)
-        return video_part(self.run(range(double, len(self.blocks)), interleave(video, text, inside), one), inside)
+        groups, one = groups_of(inside, "joint", device), range(double, len(self.blocks))
+        return video_part(self.run(one, interleave(video, text, inside), conditions, groups, turned(table, inside), inside), inside)
 
 
 class Mixing(Protocol):

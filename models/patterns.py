@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from models.geometry import Grid, Layout, bounds
-from models.segments import Part, Segments, plain
+from models.segments import SHAPES, Part, Segments, plain
 
-SHAPES = 16  # layouts whose indices are kept, here and on the device that runs them: two for each shape, as blocks alternate
-MOST_COPIES = 1 << 19  # text keys: at a width of 1,024 a GiB of keys and as much of values in bf16, in every such block
+# Text keys of one video: at a width of 1,024 a GiB of keys and as much of values in bf16, in every such block. Against too many videos at once,
+# which fill the memory with all else as well, there are smaller batches.
+MOST_COPIES = 1 << 19
+ALTERNATING = 2  # kept for each shape: even and odd blocks differ
 
 # Text tokens are not in the attention / are part of the sequence / are further keys of the video's queries. A sample's text follows its video.
 Where = Literal["none", "tokens", "keys"]
@@ -202,7 +204,7 @@ def _causal(layout: Layout, text: Where) -> Segments:
     return Segments.of(parts, total, torch.cat(order))
 
 
-@lru_cache(maxsize=SHAPES)
+@lru_cache(maxsize=ALTERNATING * SHAPES)
 @plain
 def _tiled(layout: Layout, text: Where, window: Grid, offset: Grid) -> Segments:
     parts, total = [], 0
@@ -218,17 +220,18 @@ def _tiled(layout: Layout, text: Where, window: Grid, offset: Grid) -> Segments:
 
 
 def _check_copies(layout: Layout, text: Where, window: Grid, offset: Grid) -> None:
-    """Every tile gathers the text keys of its sample once more. Raises: ValueError if they would fill the memory."""
-    cuts = [math.prod(len(_cuts(*axis)) for axis in zip(grid, window, offset, strict=True)) for grid in layout.grids]
-    copies = 0 if text == "none" else sum(tiles * words for tiles, words in zip(cuts, layout.text, strict=True))
-    if copies > MOST_COPIES:
-        raise ValueError(
-            f"the pattern cuts the videos into {sum(cuts)} tiles or places, which would gather {copies} text keys, at most {MOST_COPIES} are made. "
-            "Set objective/dit/mixing=cross, whose text is not gathered, or objective/dit/pattern=full."
-        )
+    """Every tile gathers the text keys of its sample once more. Raises: ValueError if those of one sample alone would fill the memory."""
+    for grid, words in set(zip(layout.grids, layout.text, strict=True)):
+        tiles = math.prod(len(_cuts(*axis)) for axis in zip(grid, window, offset, strict=True))
+        if text != "none" and tiles * words > MOST_COPIES:
+            raise ValueError(
+                f"the pattern cuts a video of {'x'.join(map(str, grid))} tokens into {tiles} tiles or places, which would gather "
+                f"{tiles * words} text keys, at most {MOST_COPIES} are made. Set a smaller height and width (in training data.shape), "
+                "or train a network with objective/dit/mixing=cross, whose text is not gathered, or objective/dit/pattern=full."
+            )
 
 
-@lru_cache(maxsize=SHAPES)
+@lru_cache(maxsize=ALTERNATING * SHAPES)
 @plain
 def _tiles(grid: Grid, window: Grid, offset: Grid) -> list[Tensor]:
     """Token numbers within a sample, tile by tile."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SHAPES = 16  # of batches whose indices and plans are kept, here and on the device that runs them: with data/shape=native there are several
 P = ParamSpec("P")
 R = TypeVar("R")
 

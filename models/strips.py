@@ -13,7 +13,7 @@ from models.products import product, takes
 
 
 class Strips(Batched):
-    """Scores of a strip of queries, softmax, sum of values; backward makes the scores again. In bf16 under autocast, else in float32.
+    """Scores of a strip of queries, softmax, sum of values; backward makes the scores again. In autocast's type, else in that of the queries.
 
     torch's fused kernel for CPUs runs at the speed of MKL's float32, whatever the precision. Forward and backward of 1,280 tokens take
     0.7 of it in float32 and 0.4 in bf16 (heads of 64; 0.67 and 0.35 with heads of 128) on a core with 512-bit units.

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import islice, pairwise, product, takewhile
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from models.geometry import latent_grid
-from models.vae import VideoVAE, check_piece
+from models.vae import Posterior, VideoVAE, check_piece
 
 # Side of a tile in px without its halo; "auto" cuts large pictures alone; None never cuts.
 Tile = int | Literal["auto"] | None
@@ -69,6 +70,17 @@ def encode_tiled(vae: VideoVAE, chunks: Iterable[Tensor], tile: Tile = "auto") -
     """
     check_tile(vae, tile)
     return _tiled(vae.encode_stream, chunks, lambda chunk: _encoding(vae, chunk, tile), vae.stride[1], 1)
+
+
+def posterior_tiled(vae: VideoVAE, chunks: Iterable[Tensor], tile: Tile = "auto") -> Iterator[Posterior]:
+    """`vae.posterior_stream`, in tiles; as `encode_tiled`."""
+    check_tile(vae, tile)
+
+    def stream(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (torch.cat([posterior.mean, posterior.logvar], dim=1) for posterior in vae.posterior_stream(chunks))
+
+    both = _tiled(stream, chunks, lambda chunk: _encoding(vae, chunk, tile), vae.stride[1], 1)
+    return (Posterior(*part.chunk(2, dim=1)) for part in both)
 
 
 def decode_tiled(vae: VideoVAE, chunks: Iterable[Tensor], tile: Tile = "auto") -> Iterator[Tensor]:

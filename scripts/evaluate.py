@@ -21,7 +21,7 @@ from evaluation.gallery import Result, Video, write
 from evaluation.suite import Plan, evaluate_flow, evaluate_vae, machine, read_clips, versions
 from models.geometry import latent_grid
 from models.vae import VideoVAE
-from models.vae_tiles import decode_tiled, encode_tiled
+from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
 from runtime.config import Config, ConfigError, build, check, entry, load_run_config
 from runtime.device import pick_device
 from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator
@@ -112,7 +112,7 @@ def tokenizer_of(vae: VideoVAE, videos: Sequence[Video], device: str) -> Tokeniz
     (f, h, w), pixels, flop = latent_grid(frames, height, width, vae.stride), frames * height * width, vae.flops(frames, height, width)
     bits = 0.0
     for video in videos:
-        for posterior in vae.posterior_stream(pieces(vae, torch.from_numpy(video[None]), device)):
+        for posterior in posterior_tiled(vae, pieces(vae, torch.from_numpy(video[None]), device)):
             bits += latent_bits(posterior.mean, posterior.logvar, vae.latent_mean, vae.latent_std)
     return Tokenizer(
         stride=vae.stride,

@@ -131,7 +131,7 @@ def once(folder: Path, result: str, commands: list[list[str]]) -> None:
 def call(command: list[str]) -> None:
     """Run it; Ctrl-C reaches it by itself, SIGTERM is passed on: it saves, and the same command goes on later.
 
-    Raises: RuntimeError if it fails; its own message stands above.
+    Raises: RuntimeError if it fails; its own message stands above. SystemExit if this was asked to stop.
     """
     print(f"$ python {shlex.join(command)}", flush=True)
     asked: list[int] = []
@@ -141,6 +141,8 @@ def call(command: list[str]) -> None:
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, before)
+    if asked:
+        raise SystemExit(asked[0])
     if code:
         raise RuntimeError(
             f"python {shlex.join(command)} ended with exit code {code}; its message stands above. Mend the cause, then run this again."

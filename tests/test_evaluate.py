@@ -107,6 +107,21 @@ def test_bits_of_a_clip_take_the_memory_of_one_latent_frame() -> None:
     assert seen == [1] * 8
 
 
+@torch.no_grad()
+def test_bits_of_a_large_picture_take_the_memory_of_a_tile() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="evaluate")
+    torch.manual_seed(0)
+    vae = VideoVAE(widths=(8, 8, 16), encoder_depths=(0, 1, 1), decoder_depths=(0, 1, 1), latent_channels=4)
+    video = np.random.default_rng(0).integers(0, 256, (1, 640, 640, 3), dtype=np.uint8)
+    whole = vae.posterior(to_float(torch.from_numpy(video[None])))
+    wanted = latent_bits(whole.mean, whole.logvar, vae.latent_mean, vae.latent_std)
+    seen: list[int] = []
+    vae.stem.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2] * given[0].shape[3]))
+    assert script["tokenizer_of"](vae, [video], "cpu").bits_per_pixel * 640 * 640 == pytest.approx(wanted, rel=1e-5)
+    assert len(seen) > 1
+    assert max(seen) < 0.8 * (640 // vae.patch[1]) ** 2
+
+
 def test_clips_that_were_trained_on_measure_nothing(runs: Path, evaluate) -> None:
     """On them a VAE looks better than it is."""
     for arguments, words in (

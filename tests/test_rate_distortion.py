@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_what_cannot_be_measured_is_refused(script: dict) -> None:
             script["check"](config() | changed)
     with pytest.raises(ConfigError, match="holds no figures"):
         script["read"](Path("/nowhere.json"))
+
+
+def test_a_command_that_was_asked_to_stop_ends_this_as_asked_and_one_that_failed_is_a_failure(script: dict) -> None:
+    # It asks until it is asked itself, as this may not listen yet.
+    asks = "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    asks += "for _ in range(300):\n    os.kill(os.getppid(), signal.SIGTERM)\n    time.sleep(0.1)"
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            script["call"](["-c", asks])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 143
+    with pytest.raises(RuntimeError, match=r"ended with exit code 3; .*Mend the cause"):
+        script["call"](["-c", "raise SystemExit(3)"])
 
 
 @pytest.mark.slow

@@ -103,9 +103,10 @@ def test_a_scale_that_is_no_number_is_refused(key):
         ClassifierFree(**{"scale": 1.0, key: math.nan})
 
 
-def test_a_network_sees_one_and_the_same_fps_at_each_step_until_it_changes():
+@pytest.mark.parametrize(("scale", "answers"), [(3.0, 2), (1.0, 1)])
+def test_a_network_sees_one_and_the_same_fps_at_each_step_until_it_changes(scale, answers):
     noisy, t, fps, prompts = case()
-    seen, guidance = [], ClassifierFree(3.0)
+    seen, guidance = [], ClassifierFree(scale)
     text = encode(guidance.prompts(prompts, False))
 
     def watched(noisy, t, text, fps):
@@ -117,4 +118,4 @@ def test_a_network_sees_one_and_the_same_fps_at_each_step_until_it_changes():
     assert seen[1] is seen[0]
     fps.mul_(2)
     guidance.velocity(watched, Point(noisy, t), None, text, fps)
-    assert torch.equal(seen[2], fps.repeat(2))
+    assert torch.equal(seen[2], fps.repeat(answers))

@@ -255,12 +255,15 @@ def test_cross_attention_starts_silent_and_reads_its_own_text():
     attention = CrossAttention(32, 2, Fused(), 16)
     layout = Layout.batch(2, (1, 2, 2), 3)
     x, text = torch.randn(8, 32), torch.randn(6, 16)
-    assert attention(x, Context(text, layout)).abs().max() == 0
+    across = Segments(layout.tokens, layout.text)
+    assert attention(x, Context(text, layout, across)).abs().max() == 0
     torch.nn.init.normal_(attention.out.weight)
     changed = torch.cat([text[:3], text[3:] + 1])
-    out, other = (attention(x, Context(words, layout)) for words in (text, changed))
+    out, other = (attention(x, Context(words, layout, across)) for words in (text, changed))
     assert torch.equal(out[:4], other[:4])
     assert (out[4:] - other[4:]).abs().max() > 1e-3
+    with pytest.raises(AssertionError, match="a context with segments"):  # made here they would be another object each time, and have no plan
+        attention(x, Context(text, layout))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
@@ -284,13 +287,22 @@ def test_back_ends_for_any_device_pass_the_check():
 
 @pytest.mark.parametrize("kernel", [Cudnn(), Varlen()], ids=lambda kernel: type(kernel).__name__)
 def test_a_back_end_in_16_bits_refuses_float32_at_start_already(kernel, monkeypatch):
-    with pytest.raises(RuntimeError, match=r"bfloat16 or float16, got torch.float32"):
+    precision = r"bfloat16 or float16, got torch.float32\. Set trainer\.precision=bfloat16 in training; .* needs another kernel\."
+    with pytest.raises(RuntimeError, match=precision + "$"):
         attend(*inputs(ALIKE), ALIKE, kernel)
     monkeypatch.setattr("models.kernels._need_cuda", lambda *_: None)  # as on a GPU
     monkeypatch.setattr("models.kernels._try", lambda *_: None)
     check_kernel(SelfAttention(32, 2, kernel), "cuda", "bfloat16")
-    with pytest.raises(RuntimeError, match=r"bfloat16 or float16, got torch.float32\. Set objective/dit/kernel=fastest"):
+    with pytest.raises(RuntimeError, match=precision + r" Set objective/dit/kernel=fastest\.$"):
         check_kernel(SelfAttention(32, 2, kernel), "cuda", "float32")
+
+
+@pytest.mark.parametrize(("kernel", "name"), [(Fused(), "fused"), (Fastest(), "fastest")])
+def test_where_no_kernel_is_fused_the_one_that_was_chosen_says_so_and_nobody_is_sent_to_fastest(kernel, name, monkeypatch):
+    monkeypatch.setattr("models.attention._fuses", lambda *_: False)  # as on a GPU
+    with pytest.raises(ValueError, match=rf"^kernel={name} has no fused attention on cuda for heads of 18 .*Set heads") as refused:
+        check_kernel(SelfAttention(36, 2, kernel), "cuda", "bfloat16")
+    assert "=fastest" not in str(refused.value).removeprefix(f"kernel={name}")
 
 
 def test_cudnn_raises_where_torch_would_take_another_kernel():

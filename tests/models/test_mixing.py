@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.attention import CrossAttention, SelfAttention
 from models.blocks import Block, DoubleBlock, Setting, Stack, apart
 from models.dit import DiT
 from models.geometry import Layout
@@ -18,6 +19,7 @@ from models.packing import interleave
 from models.patterns import Causal, Full, Tiled
 from models.recompute import Keep
 from models.rope_scaling import NTK, YaRN
+from models.segments import Segments
 from models.text import Text
 
 LAYOUT = Layout(((2, 2, 3), (1, 2, 2)), (4, 4))
@@ -125,6 +127,26 @@ def test_blocks_take_turns_where_a_pattern_alternates(mixing):
         (gradient,) = torch.autograd.grad(dit(noisy, *others)[0, :, 1, :2, :2].square().sum(), noisy)
         reach.append((gradient[0].abs().amax(dim=(0, 2, 3)) > 0).tolist())
     assert reach == [[True, True, False], [True, True, True]], "tiles of two frames, in the second block one frame later"
+
+
+class Planning(Naive):
+    """Takes no segments but those that it planned itself."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+        assert segments.plan is self
+        return super().__call__(q, k, v, segments)
+
+    def ready(self, segments: Segments, device: torch.device) -> Segments:
+        return segments.planned(self)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_every_attention_gets_segments_that_its_own_back_end_planned(mixing):
+    dit, across = network(mixing=mixing, pattern=Tiled((2, 2, 2))), Planning()
+    for part in dit.trunk.modules():
+        if isinstance(part, SelfAttention | CrossAttention):
+            part.kernel = across if isinstance(part, CrossAttention) else Planning()  # one context serves the cross attentions of all blocks
+    dit(*batch())
 
 
 def test_low_rank_without_its_update_is_shared_modulation():

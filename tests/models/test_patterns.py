@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.attention import Fused, SelfAttention, attend
 from models.geometry import Layout
 from models.kernels import Flex, Kernel, Padded, Varlen
+from models.mixing import _across
 from models.patterns import Causal, Factorised, Full, Pattern, Tiled, Where
-from models.segments import Rows
+from models.segments import SHAPES, Rows, Segments
 
 LAYOUTS = {
     "uniform": Layout.batch(2, (3, 4, 5), 3),
@@ -203,9 +204,26 @@ def test_indices_first_made_for_a_picture_or_under_another_default_device_serve_
 
 def test_text_keys_of_more_places_than_memory_holds_are_refused_and_the_key_is_named():
     layout = Layout.batch(1, (2, 64, 64), 512)
-    with pytest.raises(ValueError, match=r"4096 tiles or places.*2097152 text keys, at most 524288.*Set objective/dit/mixing=cross"):
+    with pytest.raises(ValueError, match=r"2x64x64 tokens into 4096 tiles.*2097152 text keys, at most 524288.*height and width.*mixing=cross"):
         Factorised().at(1).segments(layout, "tokens")
     with pytest.raises(ValueError, match="2097152 text keys"):
         Tiled((2, 1, 1)).segments(layout, "keys")
     assert Factorised().at(0).segments(layout, "keys").pairs == 2 * 4096 * (4096 + 512)
     assert len(Factorised().at(1).segments(layout, "none").queries) == 4096
+    many = Layout.batch(9, (1, 8, 8), 1000)  # 576,000 of all videos together: how many there are is up to the batch
+    assert len(Factorised().at(1).segments(many, "keys").queries) == 9 * 64
+
+
+def test_whatever_sixteen_shapes_need_is_kept():
+    device, pattern = torch.device("cpu"), Tiled((2, 2, 2))
+
+    def plans(words: int) -> list[Segments]:
+        layout = Layout.batch(2, (3, 4, 5), words)
+        own = [pattern.at(block).segments(layout, "none") for block in (0, 1)]
+        return [Varlen().ready(segments, device) for segments in (*own, _across(layout))]
+
+    shapes = range(20, 20 + SHAPES)  # words of no other test
+    first = [part for words in shapes for part in plans(words)]
+    again = [part for words in shapes for part in plans(words)]
+    assert len(first) == 3 * 16
+    assert all(one is other for one, other in zip(first, again, strict=True))

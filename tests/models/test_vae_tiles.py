@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.vae import VideoVAE
-from models.vae_tiles import MOST_WORK, PRICE, SIDE_PX, check_tile, decode_tiled, encode_tiled, tiling
+from models.vae_tiles import MOST_WORK, PRICE, SIDE_PX, check_tile, decode_tiled, encode_tiled, posterior_tiled, tiling
 from runtime.config import CONFIGS, build, compose
 
 PRESETS = sorted(path.stem for path in (CONFIGS / "objective" / "vae").glob("*.yaml"))
@@ -54,6 +54,9 @@ def test_tiles_are_the_whole(content: str, tile: int):
     latents = joined(vae.encode_stream([video]))
     tiled = joined(encode_tiled(vae, [video], tile))
     assert tiled.shape == latents.shape
+    for raw, whole in zip(posterior_tiled(vae, [video], tile), vae.posterior_stream([video]), strict=True):
+        assert (raw.mean - whole.mean).abs().max() <= 1e-5 * whole.mean.std()
+        assert (raw.logvar - whole.logvar).abs().max() <= 1e-5 * whole.logvar.std()
     assert (tiled - latents).abs().max() <= 1e-5 * latents.std()  # kernels differ by shape; the promise is 1e-4
     decoded = joined(vae.decode_stream([latents]))
     tiled = joined(decode_tiled(vae, [latents], tile))
