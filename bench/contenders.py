@@ -108,6 +108,7 @@ def ours(size: Size, mixing: Mixing, pattern: Pattern | None = None) -> Contende
             mixing=mixing,
             modulation=Shared(),
             pattern=pattern,
+            registers=0,  # as the peers have none
         )
 
     def run(network: DiT, size: Size, inputs: Inputs) -> Tensor:

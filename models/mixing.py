@@ -236,6 +236,13 @@ class Mixing(Protocol):
         """Whether the text's tokens come into the trunk; if not, the prompt is its pooled vector alone."""
         ...
 
+    @property
+    def placeless(self) -> bool:
+        """Whether text tokens stand in the video's own attention. They have no place, and rope alone tells distances: only beside something
+        without a place does a token know where it stands itself.
+        """
+        ...
+
     def trunk(self, stack: Stack) -> Trunk:
         """The blocks and what feeds them."""
         ...
@@ -245,6 +252,7 @@ class Joint:
     """One sequence of video and text, all layers shared (single stream): text is transformed along with the video."""
 
     words = True
+    placeless = True
 
     def trunk(self, stack: Stack) -> Trunk:
         """The blocks and what feeds them."""
@@ -259,6 +267,7 @@ class Double:
     """
 
     words = True
+    placeless = True
 
     def __init__(self, double_blocks: int | None = None) -> None:
         self.double_blocks = double_blocks
@@ -280,6 +289,7 @@ class Hybrid:
     """
 
     words = True
+    placeless = True
 
     def __init__(self, share: float = 1 / 3) -> None:
         if not 0 <= share <= 1:
@@ -298,6 +308,7 @@ class Prefix:
     """
 
     words = True
+    placeless = True
 
     def trunk(self, stack: Stack) -> Trunk:
         """The blocks and what feeds them."""
@@ -308,6 +319,7 @@ class Cross:
     """A cross-attention of its own between self-attention and MLP (Wan, PixArt)."""
 
     words = True
+    placeless = False
 
     def trunk(self, stack: Stack) -> Trunk:
         """The blocks and what feeds them."""
@@ -318,6 +330,7 @@ class Pooled:
     """No text tokens in the blocks: pooled text steers the modulation and nothing else, as a class label does in the first DiT."""
 
     words = False
+    placeless = False
 
     def trunk(self, stack: Stack) -> Trunk:
         """The blocks and what feeds them."""
