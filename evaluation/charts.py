@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
+from statistics import median_low
 
 from evaluation.markup import percent
 
@@ -51,6 +52,26 @@ WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 46
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A curve.
+
+    Args:
+        points: (x, y).
+        kind: CSS classes.
+        dots: mark each point, where there are few.
+        scales: whether the scale has to hold it; what is outside is moved to its edge.
+    """
+
+    points: Points
+    kind: str
+    dots: bool = False
+    scales: bool = True
+
+
+DOTS = 24
+
+
 def curves(train: Points, validation: Points, words: str) -> str:
     """Loss over steps on a logarithmic scale: training as a thin line, validation as a thick one.
 
@@ -58,15 +79,27 @@ def curves(train: Points, validation: Points, words: str) -> str:
         train, validation: (step, loss); values that are not positive and finite are left out. At least one point in all.
         words: what a reader who does not see the chart is told.
     """
-    lines = {name: [(x, y) for x, y in points if 0 < y < float("inf")] for name, points in (("train", train), ("validation", validation))}
-    every = [point for points in lines.values() for point in points]
+    return lines([Line(train, "train"), Line(validation, "validation", dots=True)], words, "steps")
+
+
+def lines(series: Sequence[Line], words: str, across: str, settled: float = 0.01) -> str:
+    """Curves over one scale from 0, on a logarithmic scale upwards; a later one lies above.
+
+    Args:
+        series: values that are not positive and finite are left out. At least one point in all.
+        words: what a reader who does not see the chart is told.
+        across: the unit of x, under the scale.
+        settled: the first steps of training start far above everything else; the scale follows what comes after this share of it.
+    """
+    drawn = [(line, [(x, y) for x, y in line.points if 0 < y < float("inf")]) for line in series]
+    every = [point for _, points in drawn for point in points]
     end = max(x for x, _ in every) or 1
-    # The first few steps of training start far above everything else; the scale follows what comes after them.
-    settled = [y for x, y in every if x >= 0.01 * end] or [y for _, y in every]
-    low, high = log10(min(settled)) - 0.02, log10(max(settled)) + 0.02
+    held = [point for line, points in drawn if line.scales for point in points] or every
+    heights = [y for x, y in held if x >= settled * end] or [y for _, y in held]
+    low, high = log10(min(heights)) - 0.02, log10(max(heights)) + 0.02
 
     def place(x: float, y: float) -> str:
-        share = min(1.0, (log10(y) - low) / (high - low))
+        share = max(0.0, min(1.0, (log10(y) - low) / (high - low)))
         return f"{LEFT + x / end * (WIDTH - LEFT - RIGHT):.1f},{HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM):.1f}"
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words)}">']
@@ -74,18 +107,92 @@ def curves(train: Points, validation: Points, words: str) -> str:
         x, y = place(0, tick).split(",")
         parts.append(f'<line class="rule" x1="{x}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text class="soft" x="{LEFT - 8}" y="{float(y) + 5:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in _ticks(end):
+    for tick in _ticks(0, end, finest=1):
         x = place(tick, 10**low).split(",")[0]
         anchor = "end" if tick > 0.95 * end else "middle"
         parts.append(f'<text class="soft" x="{x}" y="{HEIGHT - BOTTOM + 20}" text-anchor="{anchor}">{tick:.0f}</text>')
-    parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">steps</text>')
-    for name, points in lines.items():
+    parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(across)}</text>')
+    for line, points in drawn:
+        points = _from_above(points, high)
         if len(points) > 1:
-            parts.append(f'<polyline class="{name}" points="{" ".join(place(x, y) for x, y in points)}"/>')
-    for x, y in lines["validation"] if len(lines["validation"]) <= 24 else []:
-        across, down = place(x, y).split(",")
-        parts.append(f'<circle class="validation" cx="{across}" cy="{down}" r="3.5"/>')
+            parts.append(f'<polyline class="{line.kind}" points="{" ".join(place(x, y) for x, y in points)}"/>')
+        for x, y in points if line.dots and len(points) <= DOTS else []:
+            across_px, down_px = place(x, y).split(",")
+            inside = low <= log10(y) <= high
+            parts += [f'<circle class="{line.kind}" cx="{across_px}" cy="{down_px}" r="3.5"/>'] if inside else []
     return "".join([*parts, "</svg>"])
+
+
+def _from_above(points: Points, high: float) -> Points:
+    """A curve from where it first comes under the scale's upper end, instead of along it."""
+    first = next((number for number, (_, y) in enumerate(points) if log10(y) <= high), 0)
+    if first == 0:
+        return points
+    (x0, y0), (x1, y1) = points[first - 1 : first + 1]
+    share = (log10(y0) - high) / (log10(y0) - log10(y1))
+    return [(x0 + share * (x1 - x0), 10**high), *points[first:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A difference on one row.
+
+    Args:
+        name, note: left and right of the row, as HTML.
+        words: what a reader who does not see the row is told.
+        extent: low end, value and high end of the interval; None leaves the row empty.
+        points: the single differences behind it.
+        kind: a CSS class.
+    """
+
+    name: str
+    note: str
+    words: str
+    extent: tuple[float, float, float] | None
+    points: Sequence[float]
+    kind: str
+
+
+def spans(rows: Sequence[Span], band: float | None, ends: tuple[str, str]) -> str:
+    """Differences around zero, one a row: the interval as a line, its value as a disc, single differences as upright marks.
+
+    Args:
+        band: the smallest difference that matters; what lies within it on either side is shaded.
+        ends: what lies to the left and to the right of zero.
+    """
+    low, high = _reach(rows, band)
+
+    def at(value: float) -> float:
+        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+
+    behind = "" if band is None else f'<rect class="track" x="{at(-band)}" width="{at(band) - at(-band):.2f}" y="0" height="20"/>'
+    behind += f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="0" y2="20"/>'
+    parts = [f'<span class="name"></span><span class="number"></span><span class="axis"><b>{ends[0]}</b><b>{ends[1]}</b></span>']
+    for row in rows:
+        drawing = [f'<line class="point" x1="{at(x)}" x2="{at(x)}" y1="5" y2="15"/>' for x in row.points if low <= x <= high]
+        if row.extent is not None:
+            start, value, stop = row.extent
+            drawing.append(f'<line class="range" x1="{at(start)}" x2="{at(stop)}" y1="10" y2="10"/>')
+            # A line without length has round ends: a disc that stays round in a stretched drawing.
+            drawing += [f'<line class="disc" x1="{at(value)}" x2="{at(value)}" y1="10" y2="10"/>'] if low <= value <= high else []
+            drawing += ['<polyline class="range" points="1.5,5 0,10 1.5,15"/>'] if start < low else []
+            drawing += ['<polyline class="range" points="98.5,5 100,10 98.5,15"/>'] if stop > high else []
+        label = f'role="img" aria-label="{escape(row.words)}"'
+        parts.append(f'<span class="name">{row.name}</span><span class="number">{row.note}</span>')
+        parts.append(f'<svg class="{row.kind}" viewBox="0 0 100 20" preserveAspectRatio="none" {label}>{behind}{"".join(drawing)}</svg>')
+    ticks = "".join(f'<i style="left:{at(tick)}%">{tick:g}</i>' for tick in _ticks(low, high))
+    return f'<div class="spans">{"".join(parts)}<span class="axis">{ticks}</span></div>'
+
+
+def _reach(rows: Sequence[Span], band: float | None) -> tuple[float, float]:
+    """The ends of a scale that holds zero, the band and every row, but for those that reach far beyond the others: they are cut off."""
+    ends = [(min(every), max(every)) for row in rows if (every := [*row.points, *(row.extent or ())])]
+    usual = 4 * median_low([max(-start, stop) for start, stop in ends] or [0])
+    inside = [end for start, stop in ends if max(-start, stop) <= max(usual, 2 * (band or 0)) for end in (start, stop)]
+    inside += [-1.5 * band, 1.5 * band] if band else []
+    low, high = min([0.0, *inside]), max([0.0, *inside])
+    room = 0.05 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def thin(points: Points, most: int = 160) -> list[tuple[float, float]]:
@@ -106,8 +213,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [float(f"{10 ** (low + (high - low) * share):.2g}") for share in (0.1, 0.5, 0.9)]
 
 
-def _ticks(end: float) -> list[float]:
-    """Round numbers from 0 to `end`, four to eight of them."""
-    step = 10.0 ** floor(log10(end / 4)) if end >= 4 else 1.0
-    step *= next(factor for factor in (1, 2, 5, 10) if end / (step * factor) <= 5.5)
-    return [i * step for i in range(floor(end / step) + 1)]
+def _ticks(low: float, high: float, finest: float = 0) -> list[float]:
+    """Round numbers from `low` to `high`, four to eight of them unless they would lie closer than `finest`."""
+    step = max(finest, 10.0 ** floor(log10((high - low) / 4)))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5.5)
+    return [i * step for i in range(ceil(low / step), floor(high / step) + 1)]

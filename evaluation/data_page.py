@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from data.files.faults import Fault
 from evaluation import data_words as words
 from evaluation.data_words import plain
 from evaluation.histograms import each_value, histogram, sizes
-from evaluation.markup import key, section, table
+from evaluation.markup import definitions, document, key, section, table
 
 FAULTS = 200  # bad files that are named on the page; report.json has all
 MOVES = 150  # the most common changes of size that are drawn
@@ -43,20 +41,13 @@ def page(findings: Findings, validation: Validation, settings: Mapping[str, Any]
         section("Next", f"<pre>{escape(plain(ending))}</pre>"),
         _kinds("Bad files", findings.clips.faults),
         _kinds("Bad files of the validation set", validation.faults),
-        section("What was found", _pairs(words.found(findings)) + _charts(findings)),
+        section("What was found", definitions(words.found(findings)) + _charts(findings)),
         _shapes(findings),
         _done(findings),
-        section("An epoch", _pairs(words.epoch(findings, validation, settings))),
+        section("An epoch", definitions(words.epoch(findings, validation, settings))),
         *(_faults(clips) for clips in (findings.clips, validation.clips) if clips is not None),
     ]
-    template = Path(__file__).parent / "report.html"
-    return Template(template.read_text(encoding="utf-8")).substitute(
-        title=f"Data check: {name}",
-        lead=STYLE,
-        aspect="1 / 1",
-        sections="\n".join(part for part in sections if part),
-        footer="Made by <code>scripts/check_data.py</code>. Everything on this page is inside this one file.",
-    )
+    return document(f"Data check: {name}", STYLE, sections, "Made by <code>scripts/check_data.py</code>.")
 
 
 def _headline(findings: Findings, validation: Validation) -> str:
@@ -139,7 +130,3 @@ def _outline(width: float, height: float) -> str:
 def _done(findings: Findings) -> str:
     rows = [(escape(name), str(number), escape(text)) for name, number, text in words.done(findings)]
     return section("What is done to clips", table(("", "clips", ""), rows, range(1, 2))) if rows else ""
-
-
-def _pairs(lines: Sequence[words.Line]) -> str:
-    return f'<dl class="facts">{"".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in lines)}</dl>'

@@ -1,9 +1,10 @@
 """Pieces of a page that needs nothing beside it: media as data URIs up to a limit, tables, sections, shares in words."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 # Media stop here, so that words, charts and framing always fit into 10 MB.
@@ -69,6 +70,17 @@ def number(count: int) -> str:
     return words[count] if count < len(words) else str(count)
 
 
+def document(title: str, lead: str, sections: Iterable[str], footer: str, aspect: str = "1 / 1") -> str:
+    """A whole page in report.html's frame; every part is HTML, and empty sections are left out.
+
+    Args:
+        aspect: of the videos and pictures, width / height.
+    """
+    template = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
+    foot = f"{footer} Everything on this page is inside this one file."
+    return template.substitute(title=title, lead=lead, aspect=aspect, sections="\n".join(part for part in sections if part), footer=foot)
+
+
 def section(title: str, content: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{content}\n</section>"
 
@@ -115,6 +127,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: range, fo
     body = "\n".join(line(row, "row") for row in rows)
     end = f"<tfoot>{line(foot, 'row')}</tfoot>" if foot else ""
     return f'<div class="scroll"><table><thead>{line(head, "col")}</thead><tbody>{body}</tbody>{end}</table></div>'
+
+
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and what stands for them, as plain text."""
+    return f'<dl class="facts">{"".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)}</dl>'
 
 
 def key(*marks: tuple[str, str, str]) -> str:

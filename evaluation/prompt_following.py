@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import factorial, prod
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.world.vocabulary import Attributes, Claim
 from evaluation.oracle import Verdict, judge, read
-from evaluation.statistics import wilson
+from evaluation.statistics import bootstrap, wilson
 from runtime.seeding import Stream, generator
 
 Video = NDArray[np.uint8]  # t h w c
@@ -105,7 +106,10 @@ def by_count(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
-    """{value, low, high, n} of the strict verdict, the same under `lenient`, and under `attributes` for each attribute that is claimed."""
+    """{value, low, high, n} of the strict verdict, the same under `lenient`, and under `attributes` for each attribute that is claimed.
+
+    `graded` is the mean over samples of the share of their attributes that are right: it moves long before whole prompts are followed.
+    """
     names = dict.fromkeys(name for record in records for name in record.verdict.attributes)
     attributes = {
         name: wilson([record.verdict.attributes[name] for record in records if name in record.verdict.attributes]).as_dict() for name in names
@@ -113,8 +117,14 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     return {
         **wilson([record.verdict.correct for record in records]).as_dict(),
         "lenient": wilson([record.verdict.lenient for record in records]).as_dict(),
+        "graded": bootstrap([_graded(record.verdict) for record in records], 0).as_dict(),
         "attributes": attributes,
     }
+
+
+def _graded(verdict: Verdict) -> float:
+    """The share of the claimed attributes that are right; of a claim without any, whether it is."""
+    return fmean(verdict.attributes.values()) if verdict.attributes else float(verdict.correct)
 
 
 def by_kind(records: Sequence[Record]) -> dict[str, Any]:

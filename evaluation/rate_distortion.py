@@ -69,18 +69,6 @@ class Arm:
         return None if any(value is None for value in values) else float(np.mean(values))
 
 
-def steps_for(budget_flop: float, flop_per_step: int) -> int:
-    """Optimiser steps that a budget of training FLOP pays for.
-
-    Raises: ValueError if it pays for none.
-    """
-    steps = int(budget_flop // flop_per_step)
-    if steps < 1:
-        wanted = f"a budget of {budget_flop / 1e12:.3g} TFLOP does not pay for one step of {flop_per_step / 1e12:.3g} TFLOP"
-        raise ValueError(f"{wanted}. Set budget_tflop higher, or the arm's data.batch_size lower.")
-    return steps
-
-
 def table(arms: Sequence[Arm]) -> str:
     """Markdown, one line an arm."""
     lines = [f"| {' | '.join(HEAD)} |", f"|---|---|{'---:|' * (len(HEAD) - 2)}"]

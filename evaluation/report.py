@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from evaluation.charts import Bar, Points, bars, curves, thin
-from evaluation.markup import Media, absent, card, interval, key, listed, number, pair, percent, section, table, verdict
+from evaluation.markup import Media, absent, card, definitions, document, interval, key, listed, number, pair, percent, section, table, verdict
 
 LIMIT_BYTES = 10_000_000
 Figures = Mapping[str, Any]
@@ -30,13 +29,13 @@ def page(root: Path) -> str:
 
     Raises: ValueError if there is nothing to show, or a file is damaged.
     """
-    stages = _json(root / "stages.json")
-    vae, dit = (_json(root / name / "evaluation.json") for name in ("vae", "dit"))
+    stages = read_json(root / "stages.json")
+    vae, dit = (read_json(root / name / "evaluation.json") for name in ("vae", "dit"))
     if not stages and not vae and not dit:
         raise ValueError(f"root={root} holds neither stages.json nor an evaluation of vae/ or dit/. Run scripts/evaluate.py first, or set root.")
     media = Media()
     folders = {name: root / name / "evaluation" for name in ("vae", "dit")}
-    samples = {name: _json(folder / "gallery.json") for name, folder in folders.items()}
+    samples = {name: read_json(folder / "gallery.json") for name, folder in folders.items()}
     sections = [
         _headline(dit),
         _prompts(media, folders["dit"], samples["dit"]),
@@ -48,13 +47,8 @@ def page(root: Path) -> str:
     ]
     sections.append(_facts(dit or vae, media))
     height, width = (dit or vae).get("protocol", {}).get("size", (1, 1))
-    result = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8")).substitute(
-        title="Kinora: from words to video",
-        lead=_lead(stages),
-        aspect=f"{width} / {height}",
-        sections="\n".join(sections),
-        footer="Made by <code>scripts/report.py</code>. Everything on this page is inside this one file.",
-    )
+    made_by = "Made by <code>scripts/report.py</code>."
+    result = document("Kinora: from words to video", _lead(stages), sections, made_by, f"{width} / {height}")
     assert len(result.encode("utf-8")) <= LIMIT_BYTES, "the words and charts of a page take less than a megabyte"
     return result
 
@@ -77,7 +71,7 @@ def losses(path: Path) -> tuple[Points, Points]:
     return train, validation
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file, empty if there is none."""
     if not path.exists():
         return {}
@@ -233,15 +227,19 @@ def _cost(figures: Figures, tokenizer: Figures | None) -> str:
 
 
 def _distances(figures: Figures) -> str:
-    """How far the autoencoder's clips as a whole are from real ones."""
+    """How far the autoencoder's clips as a whole are from real ones, and what that leaves out."""
+    found = figures.get("frechet", {})
     rows = [
         (f"<code>{escape(name)}</code>", *(_short(node[key]) for key in ("value", "bias")), f"{_short(node['low'])} to {_short(node['high'])}", half)
-        for name, node in figures.get("frechet", {}).items()
+        for name, node in found.items()
         if node["value"] is not None
         for half in ["–" if node["halves"] is None else _short(node["halves"])]
     ]
     head = ("Frechet distance to the real clips", "measured", "of it by chance", "95&nbsp;% interval without that", "two halves of the real clips")
-    return table(head, rows, numbers=range(1, 5)) if rows else ""
+    left_out = max((node.get("left_out", 0) for node in found.values()), default=0)
+    words = [f"{left_out} of {figures['n']} clips are left out of these distances: they are smaller than a window."] if left_out else []
+    words += [f"None over <code>{escape(name)}</code>: {escape(node['why'])}" for name, node in found.items() if node["value"] is None]
+    return (table(head, rows, numbers=range(1, 5)) if rows else "") + (f'<p class="soft">{" ".join(words)}</p>' if words else "")
 
 
 def _short(value: float) -> str:
@@ -281,4 +279,4 @@ def _facts(figures: Figures, media: Media) -> str:
     names = {"seed": "seed", "steps": "solver steps", "solver": "solver", "guidance": "guidance", "weights_sha256": "sha256 of the weights"}
     facts |= {words: str(protocol[name]) for name, words in names.items() if name in protocol}
     facts |= {"not shown": "; ".join(media.missing)} if media.missing else {}
-    return section(title, f'<dl class="facts">{"".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())}</dl>')
+    return section(title, definitions(facts.items()))

@@ -140,6 +140,7 @@ def evaluate_flow(
         "prompt_following": {
             "all": {key: overall[key] for key in ("value", "low", "high", "n")},
             "lenient": overall["lenient"],
+            "graded": overall["graded"],
             "attributes": overall["attributes"],
             "kinds": prompt_following.by_kind(records),
             "seen": prompt_following.summary(seen_records),

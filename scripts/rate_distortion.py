@@ -7,38 +7,31 @@ table in docs/vae.md and the chart, are written at the end; train=false writes p
 import json
 import re
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from data.batch import Batch
-from evaluation.rate_distortion import Arm, between, chart, steps_for, table, verdict
-from runtime.build import build
-from runtime.config import ROOT, Config, ConfigError, compose, entry
+from ablation.engines import Engine, Local
+from ablation.jobs import Job
+from ablation.plan import step_cost, steps_for
+from ablation.watch import work
+from evaluation.rate_distortion import Arm, between, chart, table, verdict
+from runtime.config import Config, ConfigError, build, entry
 from runtime.files import write_text
+from runtime.preemption import StopRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Run:
     """One arm under one seed."""
 
     arm: str
     peer: bool
-    run: Path
-    overrides: tuple[str, ...]
+    job: Job
     flop_per_step: int
     steps: int
-
-    def commands(self, world: Path, clips: int) -> list[list[str]]:
-        """Training, then measuring."""
-        train = ["train.py", f"run={self.run}", *self.overrides, f"world={world}", f"trainer.max_steps={self.steps}"]
-        return [train, ["scripts/evaluate.py", f"run={self.run}", f"world={world}", f"clips={clips}"]]
 
 
 @entry("rate_distortion")
@@ -53,18 +46,23 @@ def main(config: Config) -> None:
         facts = {"command": command, "budget_tflop": config["budget_tflop"], "seeds": config["seeds"]}
         write_text(raw, json.dumps(facts | {"arms": [asdict(arm) for arm in arms]}, indent=1) + "\n")
         print(f"\n{(time.monotonic() - begun) / 60:.1f} minutes")
-    publish(read(raw), raw, config["page"])
+    publish(read(raw), raw, config["page"], config["mark"])
 
 
 def trained(config: Config) -> list[Arm]:
-    """All arms, run to their end."""
-    world = Path(config["out"]) / "world"
-    jobs = plan(config)
-    once(world, "world.json", [["scripts/make_world.py", f"out={world}", *config["world"]]])
-    for number, job in enumerate(jobs):
-        print(f"\n== {number + 1} of {len(jobs)}: {job.run.name}, {job.steps} steps of {job.flop_per_step / 1e9:.3g} GFLOP", flush=True)
-        once(job.run, "evaluation.json", job.commands(world, config["clips"]))
-    return gathered(jobs, config)
+    """All arms, run to their end.
+
+    Raises: RuntimeError if one failed.
+    """
+    engine: Engine = build(config["engine"])
+    folder = Path(config["out"]) / "world"
+    world = Job("world", folder, "world.json", (("scripts/make_world.py", f"out={folder}", *config["world"]),))
+    runs = plan(config)
+    with StopRequest() as stop:
+        failed = work(Local(processes=1, threads=None), [world], stop) or work(engine, [run.job for run in runs], stop)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {1 + len(runs)} jobs failed, see above. Mend the cause, then run the same command again.")
+    return gathered(runs, config)
 
 
 def read(raw: Path) -> Config:
@@ -90,79 +88,41 @@ def check(config: Config) -> None:
         raise ConfigError(f"only={config['only']} is not a choice of arms and peers; known are {names}. Set only, or null for all.")
 
 
-def plan(config: Config) -> list[Job]:
-    """Every arm under every seed, seeds outermost, so that a run that is stopped early compares all arms on the first seed."""
-    jobs = []
+def plan(config: Config) -> list[Run]:
+    """Every arm under every seed, seeds outermost, so that one that is stopped early compares all arms on the first seed."""
+    runs = []
     for seed in config["seeds"]:
         for group, own in (("arms", config["ours"]), ("peers", config["theirs"])):
             for name, overrides in config[group].items():
                 if config["only"] is not None and name not in config["only"]:
                     continue
                 given = [*config["common"], *own, *overrides, f"seed={seed}"]
-                flop = step_flop(given)
+                flop, _ = step_cost(given)
                 steps = steps_for(1e12 * config["budget_tflop"], flop)
-                run = Path(config["out"]) / re.sub(r"[^0-9a-z]+", "-", f"{name} {steps} steps seed {seed}".lower())
-                jobs.append(Job(name, group == "peers", run, tuple(given), flop, steps))
-    return jobs
+                folder = Path(config["out"]) / re.sub(r"[^0-9a-z]+", "-", f"{name} {steps} steps seed {seed}".lower())
+                world = f"world={config['out']}/world"
+                train = ("train.py", f"run={folder}", *given, world, f"trainer.max_steps={steps}")
+                measure = ("scripts/evaluate.py", f"run={folder}", world, f"clips={config['clips']}")
+                runs.append(Run(name, group == "peers", Job(folder.name, folder, "evaluation.json", (train, measure)), flop, steps))
+    return runs
 
 
-def step_flop(overrides: Sequence[str]) -> int:
-    """What one optimiser step of a training config costs, forward and backward, by its own objective."""
-    config = compose("train", ["run=x", *overrides])
-    with torch.device("meta"):
-        objective = build(config["objective"])
-    count, shape, crop = config["data"]["batch_size"], config["data"]["shape"], config["data"]["crop"]
-    height, width = (min(shape[side], crop["size"]) if crop else shape[side] for side in ("height", "width"))
-    video = torch.empty(count, 3, shape["frames"], height, width, device="meta")
-    return objective.flops(Batch(tuple(range(count)), (0,) * count, ({},) * count, torch.zeros(count), video=video))
-
-
-def once(folder: Path, result: str, commands: list[list[str]]) -> None:
-    """Run the commands that leave folder/result, unless these very ones have run to their end before."""
-    note = folder / "done.json"
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) == commands and (folder / result).exists():
-        print(f"{folder}: done before")
-        return
-    for command in commands:
-        call(command)
-    write_text(note, json.dumps(commands, indent=1) + "\n")
-
-
-def call(command: list[str]) -> None:
-    """Run it; Ctrl-C reaches it by itself, SIGTERM is passed on: it saves, and the same command goes on later.
-
-    Raises: RuntimeError if it fails; its own message stands above. SystemExit if this was asked to stop.
-    """
-    print(f"$ python {shlex.join(command)}", flush=True)
-    asked: list[int] = []
-    with subprocess.Popen([sys.executable, *command], cwd=ROOT) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: (asked.append(143), process.terminate()))
-        try:
-            code = process.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    if asked:
-        raise SystemExit(asked[0])
-    if code:
-        raise RuntimeError(
-            f"python {shlex.join(command)} ended with exit code {code}; its message stands above. Mend the cause, then run this again."
-        )
-
-
-def gathered(jobs: Sequence[Job], config: Config) -> list[Arm]:
+def gathered(runs: Sequence[Run], config: Config) -> list[Arm]:
     """The arms with what their runs measured.
 
     Raises: RuntimeError if a run cost something else than was planned.
     """
     arms = []
-    for name in dict.fromkeys(job.arm for job in jobs):
-        own = [job for job in jobs if job.arm == name]
-        for job in own:
-            spent = json.loads((job.run / "cost.json").read_text(encoding="utf-8"))["flop"]
-            if spent != job.steps * job.flop_per_step:
-                told = f"{job.run} spent {spent} FLOP in training, planned were {job.steps * job.flop_per_step}: an epoch's last batch is short"
+    for name in dict.fromkeys(run.arm for run in runs):
+        own = [run for run in runs if run.arm == name]
+        for run in own:
+            spent = json.loads((run.job.folder / "cost.json").read_text(encoding="utf-8"))["flop"]
+            if spent != run.steps * run.flop_per_step:
+                told = (
+                    f"{run.job.folder} spent {spent} FLOP in training, planned were {run.steps * run.flop_per_step}: an epoch's last batch is short"
+                )
                 raise RuntimeError(f"{told}. Set clips in world to a multiple of every data.batch_size, and remove {config['out']}.")
-        evaluations = [measured(job.run) for job in own]
+        evaluations = [measured(run.job.folder) for run in own]
         arms.append(Arm(name, own[0].peer, evaluations, own[0].steps, own[0].steps * own[0].flop_per_step))
     return arms
 
@@ -173,8 +133,8 @@ def measured(run: Path) -> Config:
     return {key: found[key] for key in ("vae", "tokenizer", "protocol")}
 
 
-def publish(found: Config, raw: Path, page: str | None) -> None:
-    """Table and verdict into the page, the chart beside the raw figures."""
+def publish(found: Config, raw: Path, page: str | None, mark: str) -> None:
+    """Table and verdict into the page, between the lines <!-- mark --> and <!-- end mark -->; the chart beside the raw figures."""
     arms = [Arm(**arm) for arm in found["arms"]]
     protocol = arms[0].evaluations[0]["protocol"]
     size = " x ".join(map(str, [protocol["frames"], *protocol["size"]]))
@@ -184,7 +144,7 @@ def publish(found: Config, raw: Path, page: str | None) -> None:
     content = "\n\n".join(part for part in (words, table(arms), verdict(arms)) if part)
     chart(arms, raw.with_suffix(".png"))
     if page is not None:
-        write_text(Path(page), between(Path(page).read_text(encoding="utf-8"), "rate-distortion", content))
+        write_text(Path(page), between(Path(page).read_text(encoding="utf-8"), mark, content))
     print(f"\n{content}\n\n{raw}, {raw.with_suffix('.png')}{'' if page is None else f', {page}'}")
 
 

@@ -10,7 +10,7 @@ from runtime.config import CONFIGS, ROOT, Config, ConfigError, build, check, com
 EXPERIMENTS = sorted(str(path.relative_to(CONFIGS / "experiment").with_suffix("")) for path in (CONFIGS / "experiment").rglob("*.yaml"))
 ENTRIES = {path.stem: [] for path in CONFIGS.glob("*.yaml")} | {"train": ["run=x", "data=world"], "make_world": ["out=x"], "report": ["root=x"]}
 ENTRIES |= {"evaluate": ["run=x"], "check_data": ["data.train=x", "objective=vae"], "sample": ["run=x"]}
-ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"]}
+ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"], "ablate": ["ablation=qk_norm"]}
 # Options that need a file of the user's, with a stand-in; their config is checked, not built.
 FROZEN = ["objective.text.path=x", "objective.text.width=8"]
 NEEDS_A_FOLDER = {"objective/text/t5": FROZEN, "objective/text/gemma": FROZEN, "data/videos": ["data.train=x", "data.val=y"]}
@@ -19,7 +19,7 @@ NEEDS_A_FOLDER |= {"objective/perceptual/lpips": ["objective.perceptual.path=x"]
 # Groups of objective=vae; of those inside another, what that one must be.
 OF_A_VAE = ("objective/vae", "objective/part", "objective/perceptual", "objective/adversary")
 INSIDE = {"objective/adversary/game": ["objective/adversary=patch"]}
-TRAIN_GROUPS = ("objective", "data", "optim", "trainer", "tracking")
+ENTRY_OF = {"solver": "sample", "guidance": "sample", "ablation": "ablate", "engine": "ablate"}  # the others are groups of train.py
 
 
 def _options() -> list[tuple[str, str]]:
@@ -60,7 +60,7 @@ def test_every_option_builds_in_its_group(group: str, option: str) -> None:
     needs = NEEDS_A_FOLDER.get(f"{group}/{option}", [])
     chosen = [f"{group}={option}", *needs]
     own = ["objective=vae"] if group.startswith(OF_A_VAE) else []
-    entry = "train" if group.split("/")[0] in TRAIN_GROUPS else "sample"
+    entry = ENTRY_OF.get(group.split("/")[0], "train")
     config = _compose(entry, [*ENTRIES[entry], *own, *INSIDE.get(group, []), *chosen])
     check(config)
     if group.startswith("objective") and not needs:

@@ -15,6 +15,7 @@ FLOORS: dict[str, set[str]] = {
     "data": {"runtime"},
     "evaluation": {"flow", "data", "runtime", "accounting"},
     "training": {"models", "evaluation", "flow", "data", "runtime", "accounting"},
+    "ablation": {"evaluation", "flow", "data", "runtime", "accounting"},  # beside training: it starts runs, it does not train
     "bench": {"models", "runtime", "accounting"},  # measures networks; beside the floors, as only scripts/bench_model.py opens it
 }
 GROUND = {"models.geometry", "runtime.seeding"}

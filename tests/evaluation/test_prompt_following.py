@@ -83,6 +83,8 @@ def test_shares_are_counted_per_attribute_and_per_kind() -> None:
     ]
     figures = summary(records)
     assert (figures["value"], figures["n"], figures["lenient"]["value"]) == (0.5, 4, 0.75)
+    assert figures["graded"]["value"] == (1 + 0.5 + 0 + 1) / 4
+    assert figures["graded"]["low"] < figures["graded"]["value"] < figures["graded"]["high"]
     assert figures["attributes"]["shape"]["value"] == 0.5
     assert figures["attributes"]["colour"] == pytest.approx({**figures["attributes"]["colour"], "value": 2 / 3, "n": 3})
     kinds = by_kind(records)

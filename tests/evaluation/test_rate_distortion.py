@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.rate_distortion import HEAD, Arm, between, chart, steps_for, table, verdict
+from evaluation.rate_distortion import HEAD, Arm, between, chart, table, verdict
 
 
 def evaluation(psnr: list[float], channels: int = 16, distance: float | None = 2e-3) -> dict[str, Any]:
@@ -18,14 +18,6 @@ def evaluation(psnr: list[float], channels: int = 16, distance: float | None = 2
 
 def arm(name: str, psnr: list[float], peer: bool = False, **given: Any) -> Arm:
     return Arm(name, peer, [evaluation(psnr, **given)], 700, 4 * 10**12)
-
-
-def test_a_budget_pays_for_whole_steps_and_never_for_more() -> None:
-    for flop in (1, 7, 10**9, 3 * 10**12):
-        steps = steps_for(1e13, flop)
-        assert steps * flop <= 1e13 < (steps + 1) * flop
-    with pytest.raises(ValueError, match="budget of 1 TFLOP does not pay for one step of 3 TFLOP"):
-        steps_for(1e12, 3 * 10**12)
 
 
 def test_every_arm_has_a_line_with_all_its_figures_and_a_missing_one_is_a_dash() -> None:

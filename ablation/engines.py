@@ -1,0 +1,125 @@
+"""Where jobs run: a few at a time on this machine, or all at once on machines that a scheduler hands out. An engine is a way to get futures."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from ablation.jobs import Job, Process, run
+
+
+class Handle(Protocol):
+    """What has become of a job; concurrent.futures.Future is one."""
+
+    def done(self) -> bool: ...
+
+    def exception(self) -> BaseException | None:
+        """Why it failed, or None; asked for when it is done."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs jobs elsewhere: in another process at least."""
+
+    def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
+        """Take all jobs on; returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """End what is under way and start nothing more; returns when nothing runs. Runs save first, and go on when started again."""
+        ...
+
+
+class Local:
+    """Processes of this machine.
+
+    Args:
+        processes: that run at the same time.
+        threads: of one operation in each; null: PyTorch's choice. processes x threads beyond the number of cores only take turns.
+    """
+
+    def __init__(self, processes: int, threads: int | None) -> None:
+        if processes < 1 or (threads is not None and threads < 1):
+            raise ValueError(f"processes={processes}, threads={threads} run nothing: at least 1 each. Set engine.processes, engine.threads.")
+        self.processes, self.threads = processes, threads
+        self._pool, self._lock, self._running, self._stopped = ThreadPoolExecutor(processes), threading.Lock(), list[Process](), False
+
+    def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
+        return [self._pool.submit(run, job, self.threads, self._started) for job in jobs]
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()  # does nothing to one that has ended
+        self._pool.shutdown(cancel_futures=True)
+
+    def _started(self, process: Process) -> None:
+        with self._lock:
+            self._running = [one for one in self._running if one.poll() is None] + [process]
+            if self._stopped:
+                process.terminate()
+
+
+class Slurm:
+    """One job of a SLURM cluster for each; all machines see the checkout and the output folder under the same path. Extra [slurm].
+
+    Args:
+        folder: submitit's own files.
+        cluster: slurm; or local, which runs all jobs at once as processes of this machine.
+        parallel: jobs that run at the same time.
+        parameters: of submitit.AutoExecutor.update_parameters, without what is named here.
+    """
+
+    def __init__(
+        self, folder: str, cluster: str, parallel: int, cpus: int, gpus: int, memory_gb: int, minutes: int, parameters: dict[str, Any]
+    ) -> None:
+        self.folder, self.cluster = folder, cluster
+        own = {"cpus_per_task": cpus, "gpus_per_node": gpus, "mem_gb": memory_gb, "timeout_min": minutes}
+        self.cpus, self.parameters = cpus, own | ({"slurm_array_parallelism": parallel} if cluster == "slurm" else {}) | parameters
+        self._jobs: list[Any] = []
+
+    def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
+        executor = _module("submitit", "slurm").AutoExecutor(folder=self.folder, cluster=self.cluster)
+        executor.update_parameters(**self.parameters)
+        with executor.batch():
+            self._jobs = [executor.submit(run, job, self.cpus) for job in jobs]
+        return self._jobs
+
+    def stop(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+
+
+class Ray:
+    """One task of a Ray cluster for each; all machines see the checkout and the output folder under the same path. Extra [ray].
+
+    Args:
+        address: of the cluster; null: one is started on this machine, and ended with the ablation.
+        cpus, gpus: that a task takes; gpus may be a share.
+    """
+
+    def __init__(self, address: str | None, cpus: int, gpus: float) -> None:
+        self.address, self.cpus, self.gpus = address, cpus, gpus
+        self._tasks: list[Any] = []
+
+    def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
+        ray = _module("ray", "ray")
+        ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False)
+        task: Callable[..., Any] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run)
+        self._tasks = [task.remote(job, self.cpus) for job in jobs]  # type: ignore[attr-defined]
+        return [task.future() for task in self._tasks]
+
+    def stop(self) -> None:
+        ray = _module("ray", "ray")
+        for task in self._tasks:
+            ray.cancel(task, force=True)
+        ray.shutdown()
+
+
+def _module(name: str, extra: str) -> Any:
+    """Raises: ImportError naming the extra."""
+    try:
+        return __import__(name)
+    except ImportError:
+        raise ImportError(f"engine={extra} needs {name}, which is not installed. Run: pip install -c constraints.txt -e '.[{extra}]'") from None

@@ -1,0 +1,96 @@
+"""One piece of work as the commands that do it: stopped at any moment, it goes on; done once, it is not done again."""
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.config import ROOT
+from runtime.files import write_text
+
+SHOWN_LINES = 8  # of a failed command's log
+Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Python scripts of this checkout, one after the other, that fill one folder.
+
+    Args:
+        name: in words, for whoever waits.
+        folder: where done.json and log.txt are written too.
+        result: file in the folder that the last command writes; without it nothing is done, whatever done.json says.
+        commands: each a script and its arguments.
+    """
+
+    name: str
+    folder: Path
+    result: str
+    commands: tuple[tuple[str, ...], ...]
+
+    @property
+    def log(self) -> Path:
+        """What the commands printed."""
+        return self.folder / "log.txt"
+
+    @property
+    def done(self) -> bool:
+        """Whether these very commands have run to their end before."""
+        note = self.folder / "done.json"
+        try:
+            return (self.folder / self.result).exists() and json.loads(note.read_text(encoding="utf-8")) == [list(one) for one in self.commands]
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def running(self) -> bool:
+        """Whether a process holds the folder as a run: one that outlived whoever started it, say."""
+        try:
+            with open(self.folder / "run.lock", "r+", encoding="utf-8") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+
+class JobError(RuntimeError):
+    """A command failed; the message holds the end of what it said."""
+
+
+def run(job: Job, threads: int | None = None, started: Callable[[Process], None] = lambda _: None) -> None:
+    """Run a job's commands, unless they are done. What they print goes to the job's log; Ctrl-C at the terminal does not reach them.
+
+    Args:
+        threads: of one operation on a CPU; None: PyTorch's choice.
+        started: is shown each process, to be able to end it.
+    Raises: JobError if one fails.
+    """
+    if job.done:
+        return
+    job.folder.mkdir(parents=True, exist_ok=True)
+    while job.running:
+        time.sleep(1)
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    for command in job.commands:
+        with open(job.log, "ab") as log:
+            log.write(f"$ python {shlex.join(command)}\n".encode())
+            log.flush()
+            with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
+                started(process)
+                code = process.wait()
+        if code:
+            raise JobError(f"{job.name}: python {shlex.join(command)} ended with exit code {code}\n{_tail(job.log)}\n  the whole log: {job.log}")
+    write_text(job.folder / "done.json", json.dumps(job.commands, indent=1) + "\n")
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "\n".join(f"    {line}" for line in lines[-SHOWN_LINES:])

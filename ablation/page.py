@@ -1,0 +1,309 @@
+"""The page of an ablation that can be sent to anyone: verdicts first, then everything they rest on; what is not there is said."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, inf
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ablation.verdicts import (
+    Results,
+    Row,
+    Scale,
+    budget_words,
+    comparisons,
+    costs,
+    counted,
+    factor,
+    gaps,
+    meaning,
+    paired,
+    rows,
+    seed_words,
+    sentence,
+)
+from evaluation.charts import Line, Span, lines, spans, thin
+from evaluation.markup import Media, absent, card, definitions, document, key, listed, number, section, table, verdict
+from evaluation.report import LIMIT_BYTES, losses, read_json
+
+SHOWN, ACROSS = 4, (4, 6)  # prompts, and for how many videos side by side there is room: at least, at most
+SAME_COST = 1.02  # runs whose FLOP differ by more are said to
+UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1.0, "FLOP"))
+FEW, ALL = 120, 24_000  # points of a curve, and of the curves of all single runs
+COLOURS = 8  # 20 apart in CIELAB at least, for red-green blind eyes too; then the same again, dashed
+STYLE = """<style>
+:root {
+  --arm-0: #4174e7; --arm-1: #c64e2b; --arm-2: #076b69; --arm-3: #7633a0; --arm-4: #cc8100; --arm-5: #4498d0; --arm-6: #e13b8f; --arm-7: #6b331e;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --arm-0: #56a7ff; --arm-1: #eb9d3c; --arm-2: #339171; --arm-3: #9e5dbd; --arm-4: #fee749; --arm-5: #5dddff; --arm-6: #ff78be; --arm-7: #a09255;
+  }
+}
+.arm-base { --own: var(--ink); }
+.arm-0 { --own: var(--arm-0); } .arm-1 { --own: var(--arm-1); } .arm-2 { --own: var(--arm-2); } .arm-3 { --own: var(--arm-3); }
+.arm-4 { --own: var(--arm-4); } .arm-5 { --own: var(--arm-5); } .arm-6 { --own: var(--arm-6); } .arm-7 { --own: var(--arm-7); }
+.verdicts { list-style: none; margin: 2.25rem 0 1.25rem; padding: 0; font-size: 1.0625rem; line-height: 1.45; }
+.verdicts li { display: grid; grid-template-columns: 7.5rem 1fr; gap: .2rem 1rem; padding: .6rem 0; border-bottom: 1px solid var(--line); }
+.verdicts b { color: var(--own); font-weight: 650; }
+.better { --own: var(--good); }
+.worse { --own: var(--bad); }
+.equivalent { --own: var(--accent); }
+.inconclusive { --own: var(--soft); }
+.figures td.number, .figures th.number { padding-right: 1rem; }
+td .word { color: var(--own); font-weight: 650; }
+.named { display: inline-grid; grid-template-columns: auto 1fr; align-items: start; }
+.swatch { width: 1.1rem; height: .3rem; border-radius: 2px; margin: calc(.5lh - .1rem) .5rem 0 0; background: var(--own); }
+i.dashed { mask: repeating-linear-gradient(90deg, #000 0 .35rem, transparent 0 .5rem); }
+svg polyline.mean { stroke: var(--own); stroke-width: 2.5; fill: none; stroke-linejoin: round; }
+svg polyline.seed { stroke: var(--own); stroke-width: 1; fill: none; opacity: .3; }
+svg polyline.dashed { stroke-dasharray: 7 4; }
+svg circle.mean { fill: var(--own); stroke: none; }
+.key i.band { width: 1.4rem; height: .9rem; }
+.grid.arms { gap: 1rem; margin-top: .5rem; }
+.grid.arms { grid-template-columns: repeat(auto-fill, minmax(max(8.5rem, (100% - 6rem) / var(--across)), 1fr)); }
+h3 q { quotes: "“" "”"; }
+.arms figcaption { padding: .55rem .75rem .65rem; overflow-wrap: anywhere; }
+@media (max-width: 34rem) {
+  .verdicts li { grid-template-columns: 1fr; }
+  .grid.arms { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .75rem; }
+}
+</style>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """(FLOP, loss) of a run, and whether it ended well."""
+
+    ended: bool
+    points: list[tuple[float, float]]
+
+
+def page(results: Results, root: Path) -> str:
+    """The whole page; runs that are named relative to the checkout are looked for under `root`.
+
+    Raises: ValueError if a file of a run is damaged.
+    """
+    found, media = rows(results), Media()
+    aspect, samples = _samples(results, root, media)
+    sections = [
+        _verdicts(results, found),
+        *(_measure(results, found, measure) for measure in results["measures"]),
+        _losses(results, root),
+        samples,
+        _arms(results),
+        _gaps(results),
+        _protocol(results, media),
+    ]
+    made_by = "Made by <code>scripts/ablate.py</code>."
+    text = document(escape(results["question"]), _lead(results), sections, made_by, aspect)
+    assert len(text.encode("utf-8")) <= LIMIT_BYTES, "the words and charts of a page take less than a megabyte"
+    return text
+
+
+def _ordered(results: Results) -> list[str]:
+    """The baseline, then the other arms."""
+    return sorted(results["arms"], key=lambda arm: arm != results["baseline"])
+
+
+def _lead(results: Results) -> str:
+    runs = sum(len(node["runs"]) for node in results["arms"].values())
+    words = f"{counted(len(results['arms']), 'arm')}, {seed_words(results['seeds'])}, {budget_words(results)}: {counted(runs, 'run')}"
+    told = f"Each arm is set against <em>{escape(results['baseline'])}</em>, seed by seed."
+    return f'{STYLE}<p class="lead">{escape(words)}. {told}</p>'
+
+
+def _verdicts(results: Results, found: Sequence[Row]) -> str:
+    many = comparisons(found)
+    groups = []
+    for measure in results["measures"]:
+        own = [row for row in found if row.measure == measure and row.verdict is not None]
+        items = [f'<li class="{row.verdict}"><b>{row.verdict}</b><span>{_unbroken(sentence(results, row, many))}</span></li>' for row in own]
+        groups.append(f'<ul class="verdicts">{"".join(items)}</ul>')
+    missing = len(gaps(results))
+    note = "" if not missing else '<p class="no">Not every run is in these comparisons: see “Runs that are missing”.</p>'
+    return f'<section class="first">{"".join(groups)}{note}</section>'
+
+
+def _unbroken(words: str) -> str:
+    """As HTML whose intervals and counts stay on one line."""
+    return re.sub(r"\[[^]]*\]|\d+ (seed|run|percentage)s?\b", lambda found: found[0].replace(" ", "&nbsp;"), escape(words))
+
+
+def _measure(results: Results, found: Sequence[Row], measure: str) -> str:
+    node, own = results["measures"][measure], [row for row in found if row.measure == measure]
+    scale, times = Scale.of(results, found, measure), factor(node["share"])
+    chart = []
+    for row in own:
+        if row.verdict is None:
+            continue
+        pairs, effect = paired(results, row.arm, measure), row.effect
+        note = str(row.verdict) if effect is None else scale.difference(effect)
+        extent = None if effect is None else (times * effect.low, times * effect.value, times * effect.high)
+        points = [times * (arm - base) for arm, base in pairs.values()]
+        chart.append(Span(_named(results, row.arm), escape(note), f"{row.arm}: {note}, {row.verdict}", extent, points, str(row.verdict)))
+    ends = ("← better", "worse →") if node["better"] == "lower" else ("← worse", "better →")
+    band = None if node["smallest"] is None else times * node["smallest"]
+    marks = [("flat", "ink", "mean difference, 95&nbsp;% interval"), ("up", "soft", "one seed")]
+    marks += [] if band is None else [("band", "track", f"too small to matter: {scale.smallest(node['smallest'])} either way")]
+    unit = ", in percentage points" if node["share"] else ""
+    words = f'<p class="soft">Difference from {escape(results["baseline"])}{unit}; {node["better"]} is better.</p>'
+    label = escape(node["label"])
+    return section(label[:1].upper() + label[1:], words + spans(chart, band, ends) + key(*marks) + _figures(results, own, scale))
+
+
+def _figures(results: Results, own: Sequence[Row], scale: Scale) -> str:
+    head = ("arm", "mean", "difference [95&nbsp;%]", "seeds", "p", "p, Holm", "p, exchanges", "verdict")
+    body = []
+    for row in own:
+        effect, word = row.effect, "baseline" if row.verdict is None else f'<span class="{row.verdict} word">{row.verdict}</span>'
+        cells = ["–"] * 5
+        if effect is not None and row.p_adjusted is not None:
+            cells = [scale.difference(effect), str(effect.n), _p(effect.p), _p(row.p_adjusted), _p(effect.p_exchange)]
+        body.append((_named(results, row.arm), scale.mean(row.mean), *cells, word))
+    return f'<div class="figures">{table(head, body, numbers=range(1, 7))}</div>'
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "&lt;&#8239;0.001"
+
+
+def _losses(results: Results, root: Path) -> str:
+    arms = results["arms"]
+    journals = {arm: [(run["error"] is None, losses(root / run["run"] / "metrics.jsonl")) for run in arms[arm]["runs"]] for arm in _ordered(results)}
+    charts = []
+    for place, title in enumerate(("Training", "Validation, on fixed clips, noise and times")):
+        curves = {
+            arm: [Curve(ended, [(x * arms[arm]["flop_per_step"], y) for x, y in found[place] if 0 < y < inf]) for ended, found in own]
+            for arm, own in journals.items()
+        }
+        charts.append(f"<div><h3>{title}</h3>{_chart(results, title, curves, dots=place == 1)}</div>")
+    legend = key(*((f"flat {_mark(results, arm)}", "own", escape(arm)) for arm in journals))
+    words = (
+        "Thick: the mean over seeds that ended; thin: every seed. An arm that weighs the loss or draws noise levels in its own way has a training "
+        "loss on a scale of its own: there, only its validation can be set beside the others'."
+    )
+    return section("Loss against training compute", f'<p class="soft">{words}</p><div class="charts">{"".join(charts)}</div>{legend}')
+
+
+def _chart(results: Results, title: str, curves: Mapping[str, Sequence[Curve]], dots: bool) -> str:
+    every = [x for own in curves.values() for curve in own for x, _ in curve.points]
+    bare = [escape(arm) for arm, own in curves.items() if not any(curve.points for curve in own)]
+    told = f'<p class="soft">No such losses in metrics.jsonl of {listed(bare)}.</p>' if bare else ""
+    if not every:
+        return told
+    unit, name = next((unit, name) for unit, name in UNITS if max(every) >= 4 * unit or unit == 1)
+    singles, means, ends = [], [], []
+    few = min(FEW, max(12, ALL // sum(map(len, curves.values()))))
+    for arm, own in curves.items():
+        scaled = [Curve(curve.ended, [(x / unit, y) for x, y in curve.points]) for curve in own]
+        singles += [Line(thin(curve.points, few), f"seed {_mark(results, arm)}", scales=curve.ended) for curve in scaled]
+        mean = _mean(scaled)
+        means.append(Line(thin(mean, FEW), f"mean {_mark(results, arm)}", dots))
+        ends += [f"{arm} {mean[-1][1]:.3g}"] if mean else []
+    return lines([*singles, *means], f"{title}: loss over training {name}, at the end {', '.join(ends)}", name, settled=0.2) + told
+
+
+def _mean(curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Over the runs that ended, where all of them have a value: one that is missing on the way would make a step."""
+    ended = [dict(curve.points) for curve in curves if curve.ended and curve.points]
+    shared = sorted(set.intersection(*map(set, ended))) if ended else []
+    return [(x, fmean(one[x] for one in ended)) for x in shared]
+
+
+def _samples(results: Results, root: Path, media: Media) -> tuple[str, str]:
+    """Videos of all arms for the same prompts under the same noise, and their width / height."""
+    title, galleries = "The same prompts, the same noise", _galleries(results, root)
+    if not galleries:
+        return "1 / 1", absent(title, "No run has left samples of prompts.")
+    # The first seed that all arms have; where there is none, the first of those that most have.
+    seed = max(galleries, key=lambda seed: len(galleries[seed]))
+    own = galleries[seed]
+    count = min(SHOWN, *(samples["drawn"] for _, samples in own.values()))
+    asked = {arm: [item["prompt"] for item in samples["prompts"][:count]] for arm, (_, samples) in own.items()}
+    prompts = next(iter(asked.values()))
+    shown = [arm for arm in own if asked[arm] == prompts]
+    across = max(ACROSS[0], ceil(len(shown) / ceil(len(shown) / ACROSS[1])))
+    blocks = []
+    for place, prompt in enumerate(prompts):
+        cards = []
+        for arm in shown:
+            folder, item = own[arm][0], own[arm][1]["prompts"][place]
+            video = media.video(folder, item, "video", f"Video of {arm}: {prompt}")
+            cards.append(card(video, _named(results, arm), verdict(item["correct"], item["attributes"]), wrong=not item["correct"]))
+        blocks.append(f'<h3><q>{escape(prompt)}</q></h3><ul class="grid arms" style="--across:{across}">{"".join(cards)}</ul>')
+    words = f"Seed {seed}: the first {number(count)} prompts of the evaluation, none picked by hand."
+    absentees = [escape(arm) for arm in _ordered(results) if arm not in own]
+    words += f" No samples under this seed: {listed(absentees)}." if absentees else ""
+    others = [escape(arm) for arm in own if arm not in shown]
+    words += f" Not shown, as the evaluation asked for other prompts: {listed(others)}." if others else ""
+    height, width = read_json(own[shown[0]][0].parent / "evaluation.json").get("protocol", {}).get("size", (1, 1))
+    return f"{width} / {height}", section(title, f"<p>{words}</p>{''.join(blocks)}")
+
+
+def _galleries(results: Results, root: Path) -> dict[int, dict[str, tuple[Path, dict[str, Any]]]]:
+    """Of each seed and arm with samples of prompts: the folder and gallery.json."""
+    found: dict[int, dict[str, tuple[Path, dict[str, Any]]]] = {}
+    for arm in _ordered(results):
+        for run in results["arms"][arm]["runs"]:
+            folder = root / run["run"] / "evaluation"
+            samples = read_json(folder / "gallery.json") if run["error"] is None else {}
+            if samples.get("prompts"):
+                found.setdefault(run["seed"], {})[arm] = (folder, samples)
+    return {seed: found[seed] for seed in sorted(found)}
+
+
+def _arms(results: Results) -> str:
+    cells, spent = [], []
+    for arm in _ordered(results):
+        node = results["arms"][arm]
+        changes = "<br>".join(f"<code>{escape(override)}</code>" for override in node["overrides"]) or '<span class="soft">nothing</span>'
+        cells.append((_named(results, arm), changes, *costs(results, arm)))
+        spent += [run["flop"] for run in node["runs"] if run["error"] is None and run["flop"]]
+    most, least = max(spent, default=0), min(spent, default=0)
+    words = (
+        f"Runs cost from {least / 1e12:.4g} to {most / 1e12:.4g} TFLOP of training, forward and backward." if spent else "No run has told its cost."
+    )
+    if most > SAME_COST * least:
+        words = f'<span class="no">✗ The runs did not cost the same:</span> {words} What differs may be the cost and not the change.'
+    head = ("arm", "what it changes", "steps", "TFLOP", "seconds", "parameters")
+    return section("What the arms are and cost", f"<p>{words}</p>{table(head, cells, numbers=range(2, 6))}")
+
+
+def _gaps(results: Results) -> str:
+    title, missing = "Runs that are missing", gaps(results)
+    if not missing:
+        return section(title, '<p><span class="yes">✓ none</span>: every run ended and was measured.</p>')
+    words = "They are left out of every mean and comparison, which flatters an arm whose runs fail."
+    return section(title, f'<p>{words}</p><ul class="missing">{"".join(f"<li>{escape(line)}</li>" for line in missing)}</ul>')
+
+
+def _protocol(results: Results, media: Media) -> str:
+    facts = {
+        "command": results["command"],
+        "seeds": ", ".join(map(str, results["seeds"])),
+        "budget": budget_words(results),
+        "statistics": meaning(results),
+        "p, exchanges": "of all exchanges of arm and baseline within seeds: assumes nothing about the noise, but needs six seeds to get under 0.05",
+        "machine": results["machine"],
+        "versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        "whole time": f"{results['seconds'] / 60:.0f} minutes",
+    }
+    facts |= {"not shown": "; ".join(media.missing)} if media.missing else {}
+    return section("How it was done", definitions(facts.items()))
+
+
+def _mark(results: Results, arm: str) -> str:
+    """The CSS classes of an arm's colour."""
+    if arm == results["baseline"]:
+        return "arm-base"
+    place = _ordered(results).index(arm) - 1
+    return f"arm-{place % COLOURS}{' dashed' * (place >= COLOURS)}"
+
+
+def _named(results: Results, arm: str) -> str:
+    """An arm with the mark of its curves."""
+    return f'<span class="named"><i class="swatch {_mark(results, arm)}"></i><span>{escape(arm).replace("_", "_<wbr>")}</span></span>'

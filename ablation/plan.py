@@ -1,0 +1,184 @@
+"""From one YAML to runs: every arm under every seed, as many steps each as the same budget pays for."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablation.jobs import Job
+from data.batch import Batch
+from models.geometry import latent_grid
+from runtime.build import build
+from runtime.config import Complete, Config, ConfigError, compose, nearest
+
+BUDGETS = ("flop", "steps", "seconds")
+SOURCES = ("validation", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One arm under one seed.
+
+    Args:
+        steps: optimiser steps; None where a budget of seconds decides.
+        flop_per_step: of an optimiser step, forward and backward.
+        parameters: trained weights.
+    """
+
+    arm: str
+    seed: int
+    job: Job
+    steps: int | None
+    flop_per_step: int
+    parameters: int
+
+
+def plan(config: Config, complete: Complete | None = None) -> list[Run]:
+    """All runs of an ablation, seeds outermost, so that one that is stopped early compares all arms on the first seeds.
+
+    Args:
+        config: of scripts/ablate.py.
+        complete: of runtime.config.compose, for train.py's config.
+    Raises: ConfigError naming the key, before anything runs.
+    """
+    check(config)
+    ablation, out = config["ablation"], Path(config["out"]) / config["ablation"]["name"]
+    costs = {name: _cost(config, overrides, complete) for name, overrides in chosen(config).items()}
+    runs = []
+    for seed in seeds(config):
+        for name, (given, steps, flop, parameters) in costs.items():
+            overrides = [*given, f"seed={seed}"]
+            digest = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:6]  # an arm that was changed is another run
+            folder = out / f"{_plain(name)}-{digest}-seed-{seed}"
+            commands = [("train.py", f"run={folder}", *overrides)]
+            if any(measure["from"] == "evaluation" for measure in measures(config).values()):
+                commands.append(("scripts/evaluate.py", f"run={folder}", *ablation["evaluate"]))
+            job = Job(f"{name}, seed {seed}", folder, "evaluation.json" if len(commands) > 1 else "cost.json", tuple(commands))
+            runs.append(Run(name, seed, job, steps, flop, parameters))
+    return runs
+
+
+def prepared(config: Config) -> list[Job]:
+    """What has to be there before the first run, in its order: each the folder it fills and a file that it leaves there."""
+    nodes = {name: node for name, node in config["ablation"]["prepare"].items() if node is not None}
+    return [Job(name, Path(node["folder"]), node["result"], (tuple(node["command"]),)) for name, node in nodes.items()]
+
+
+def chosen(config: Config) -> dict[str, Sequence[str]]:
+    """The arms that run: all, or the baseline and those of `only`."""
+    arms, baseline, only = config["ablation"]["arms"], config["ablation"]["baseline"], config["only"]
+    return {name: overrides for name, overrides in arms.items() if only is None or name in only or name == baseline}
+
+
+def measures(config: Config) -> dict[str, Config]:
+    """What is compared, by name; null takes away what an ablation inherited."""
+    return {name: node for name, node in config["ablation"]["measures"].items() if node is not None}
+
+
+def seeds(config: Config) -> list[int]:
+    """A count stands for 0, 1, 2..."""
+    given = config["seeds"] if config["seeds"] is not None else config["ablation"]["seeds"]
+    return list(range(given)) if isinstance(given, int) else list(given)
+
+
+def budget(config: Config) -> Config:
+    """The ablation's budget, or that of the command line in its place."""
+    return config["budget"] if any(config["budget"].values()) else config["ablation"]["budget"]
+
+
+def check(config: Config) -> None:
+    """Raises: ConfigError naming the key."""
+    ablation = config["ablation"]
+    arms, baseline, only = ablation["arms"], ablation["baseline"], config["only"]
+    if not re.fullmatch(r"\w[\w-]*", str(ablation["name"])):
+        raise ConfigError(f"ablation.name={ablation['name']!r} becomes a folder: letters, digits, - and _. Set name in the ablation's YAML.")
+    if len(arms) < 2 or baseline not in arms:
+        told = f"got {len(arms)} arms ({', '.join(arms)}) and baseline={baseline}; wanted at least two arms, the baseline among them"
+        raise ConfigError(f"{told}. Set arms and baseline in the ablation's YAML.")
+    if len({_plain(name) for name in arms}) < len(arms):
+        raise ConfigError(f"arms {', '.join(arms)}: two of them would share a folder, wanted names that differ in letters or digits. Set arms.")
+    for name in only or ():
+        if name not in arms:
+            raise ConfigError(f"only={name} is no arm{nearest(name, list(arms))}. Set only, or null for all.")
+    given = config["seeds"] if config["seeds"] is not None else ablation["seeds"]
+    numbers = seeds(config) if type(given) is int or isinstance(given, list) else []
+    if not numbers or len(set(numbers)) < len(numbers) or any(type(seed) is not int or seed < 0 for seed in numbers):
+        raise ConfigError(f"seeds={given!r} must be a count >= 1 or a list of different whole numbers >= 0. Set seeds.")
+    for node, key in ((config["budget"], "budget"), (budget(config), "ablation.budget")):
+        set_keys = {name: value for name, value in node.items() if value is not None}
+        wrong = [name for name, value in set_keys.items() if type(value) not in (int, float) or not (isfinite(value) and value > 0)]
+        if set(node) != set(BUDGETS) or wrong or len(set_keys) > 1 or (key != "budget" and not set_keys):
+            raise ConfigError(f"{key}={node} must give exactly one of {', '.join(BUDGETS)}, above 0. Set {key}.flop, .steps or .seconds.")
+    _check_measures(measures(config))
+
+
+def _check_measures(found: Mapping[str, Any]) -> None:
+    if not found:
+        raise ConfigError("measures={} compares nothing. Set measures in the ablation's YAML.")
+    wanted = {"label", "from", "key", "better", "smallest", "share", "deviation"}
+    for name, node in found.items():
+        if set(node) != wanted:
+            raise ConfigError(f"measures.{name} has the keys {sorted(node)}, wanted {sorted(wanted)}. Set measures.{name}.")
+        for key, legal in (("from", SOURCES), ("better", ("lower", "higher"))):
+            if node[key] not in legal:
+                raise ConfigError(f"measures.{name}.{key}={node[key]!r}, wanted one of {', '.join(legal)}. Set measures.{name}.{key}.")
+        for key in ("smallest", "deviation"):
+            if node[key] is not None and not (type(node[key]) in (int, float) and node[key] > 0):
+                raise ConfigError(f"measures.{name}.{key}={node[key]!r} must be a number above 0, or null. Set measures.{name}.{key}.")
+
+
+def _cost(config: Config, overrides: Sequence[str], complete: Complete | None) -> tuple[list[str], int | None, int, int]:
+    """What train.py is given for an arm under any seed, its steps, the FLOP of one, and its weights."""
+    paid, given = budget(config), [*config["ablation"]["common"], *overrides]
+    flop, parameters = step_cost(given, complete)
+    if paid["seconds"]:
+        return [*given, "trainer.max_steps=null", f"trainer.budget_s={paid['seconds']}"], None, flop, parameters
+    steps = int(paid["steps"] or steps_for(paid["flop"], flop))
+    return [*given, f"trainer.max_steps={steps}"], steps, flop, parameters
+
+
+def steps_for(budget_flop: float, flop_per_step: int) -> int:
+    """Optimiser steps that a budget of training FLOP pays for.
+
+    Raises: ConfigError if it pays for none.
+    """
+    steps = int(budget_flop // flop_per_step)
+    if steps < 1:
+        wanted = f"a budget of {budget_flop / 1e12:.3g} TFLOP does not pay for one step of {flop_per_step / 1e12:.3g} TFLOP"
+        raise ConfigError(f"{wanted}. Set the budget higher, or the arm's data.batch_size lower.")
+    return steps
+
+
+def step_cost(overrides: Sequence[str], complete: Complete | None = None) -> tuple[int, int]:
+    """(FLOP of an optimiser step of a training config, forward and backward, by its own objective; trained weights).
+
+    Raises: ConfigError if steps have no one cost, as clips have many shapes.
+    """
+    config = compose("train", ["run=x", *overrides], complete)
+    data = config["data"]
+    if data["batch_size"] is None or not {"frames", "height", "width"} <= set(data["shape"]):
+        shape = data["shape"]["_target_"].rpartition(".")[2]
+        told = f"data.batch_size={data['batch_size']} and data/shape={shape.lower()}: steps are of unlike clips and have no one cost in FLOP"
+        raise ConfigError(f"{told}. Set data/shape=fixed and data.batch_size.")
+    with torch.device("meta"):
+        objective = build(config["objective"])
+    count, shape, crop = data["batch_size"], data["shape"], data["crop"]
+    height, width = (min(shape[side], crop["size"]) if crop else shape[side] for side in ("height", "width"))
+    content: dict[str, torch.Tensor]
+    if data["latents"] is not None and "dit" in config["objective"]:  # encoded once, before the first step
+        vae = objective.vae
+        content = {"latents": torch.empty(count, vae.latent_channels, *latent_grid(shape["frames"], height, width, vae.stride), device="meta")}
+    else:
+        content = {"video": torch.empty(count, 3, shape["frames"], height, width, device="meta")}
+    batch = Batch(tuple(range(count)), (0,) * count, ({},) * count, torch.zeros(count), **content)
+    return objective.flops(batch), sum(p.numel() for network in objective.networks.values() for p in network.parameters())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")

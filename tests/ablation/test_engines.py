@@ -1,0 +1,120 @@
+"""However jobs are run, all are run, no more at a time than asked for, and none after a stop."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ablation.engines import Engine, Local, Ray, Slurm
+from ablation.jobs import Job
+from ablation.watch import work
+from runtime.preemption import StopRequest
+
+WORK = """
+import pathlib, signal, sys, time
+folder, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(folder / "saved").touch(), sys.exit(143)))
+(folder / "begun").write_text(str(time.time()))
+if seconds < 0:
+    sys.exit("this one cannot")
+time.sleep(seconds)
+(folder / "ended").write_text(str(time.time()))
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Callable[..., list[Job]]:
+    script = tmp_path / "work.py"
+    script.write_text(WORK)
+
+    def make(*seconds: float) -> list[Job]:
+        folders = [tmp_path / f"run-{number}" for number in range(len(seconds))]
+        return [Job(folder.name, folder, "ended", ((str(script), str(folder), str(long)),)) for folder, long in zip(folders, seconds, strict=True)]
+
+    return make
+
+
+def spans(jobs: list[Job]) -> list[tuple[float, float]]:
+    return [(float((job.folder / "begun").read_text()), float((job.folder / "ended").read_text())) for job in jobs]
+
+
+def test_no_more_processes_run_at_a_time_than_asked_for(jobs) -> None:
+    these = jobs(0.3, 0.3, 0.3, 0.3)
+    assert work(Local(processes=2, threads=1), these, StopRequest()) == {}
+    overlap = [sum(begun <= at < ended for begun, ended in spans(these)) for at, _ in spans(these)]
+    assert max(overlap) == 2
+
+
+def test_one_that_fails_is_told_at_once_and_holds_nothing_up(jobs, capsys) -> None:
+    these, told = jobs(-1, 0, 0), list[set[str]]()
+    errors = work(Local(processes=1, threads=1), these, StopRequest(), lambda errors: told.append(set(errors)))
+    assert set(errors) == {"run-0"}
+    assert "this one cannot" in errors["run-0"]
+    assert told[0] == {"run-0"}
+    assert [job.done for job in these] == [False, True, True]
+    out = capsys.readouterr().out
+    assert out.index("FAILED run-0") < out.index("2 of 3 done, 1 failed")
+
+
+def test_what_is_done_is_not_started(jobs) -> None:
+    these = jobs(0, 0)
+    work(Local(processes=2, threads=1), these, StopRequest())
+    before = spans(these)
+    (these[1].folder / "ended").unlink()
+    work(Local(processes=2, threads=1), these, StopRequest())
+    assert spans(these)[0] == before[0]
+    assert spans(these)[1] != before[1]
+
+
+def test_asked_to_stop_runs_save_and_none_begins(jobs) -> None:
+    these, stop = jobs(60, 60, 60), StopRequest()
+    engine = Local(processes=2, threads=1)
+
+    class Later(Local):
+        """Asks for the stop when two have begun."""
+
+        def start(self, given):
+            handles = engine.start(given)
+            while sum((job.folder / "begun").exists() for job in these) < 2:
+                time.sleep(0.05)
+            stop.code = 143
+            return handles
+
+        def stop(self) -> None:
+            engine.stop()
+
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as error:
+        work(Later(processes=2, threads=1), these, stop)
+    assert error.value.code == 143
+    assert time.monotonic() - begun < 30
+    assert [(job.folder / "saved").exists() for job in these] == [True, True, False]
+    assert not (these[2].folder / "begun").exists()
+
+
+@pytest.mark.parametrize(("key", "engine"), [("processes", lambda: Local(0, 1)), ("threads", lambda: Local(1, 0))])
+def test_an_engine_that_runs_nothing_is_refused(key: str, engine: Callable[[], Engine]) -> None:
+    with pytest.raises(ValueError, match=rf"{key}=0.*engine\.{key}"):
+        engine()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_clusters_run_the_same_jobs(jobs, tmp_path: Path, name: str) -> None:
+    """Both in their own local form. A failed job carries its message home."""
+    pytest.importorskip({"slurm": "submitit", "ray": "ray"}[name], reason=f"the extra [{name}] is not installed")
+    own = {"folder": str(tmp_path / "submitit"), "cluster": "local", "parallel": 2, "cpus": 1, "gpus": 0, "memory_gb": 1, "minutes": 2}
+    engine: Engine = Slurm(**own, parameters={}) if name == "slurm" else Ray(address=None, cpus=1, gpus=0)
+    these = jobs(0, 0.2, -1)
+    errors = work(engine, these, StopRequest())
+    assert [job.done for job in these] == [True, True, False]
+    assert "this one cannot" in errors["run-2"]
+
+
+def test_a_cluster_without_its_package_names_the_extra(jobs, monkeypatch) -> None:
+    for module, engine in (("submitit", Slurm("x", "slurm", 1, 1, 0, 1, 1, {})), ("ray", Ray(None, 1, 0))):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError, match=rf"needs {module}.*pip install.*\[{'slurm' if module == 'submitit' else 'ray'}\]"):
+            engine.start(jobs(0))

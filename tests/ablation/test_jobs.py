@@ -1,0 +1,93 @@
+"""A job is done once, goes on where it stopped, and says why it failed."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ablation.jobs import Job, JobError, run
+
+WORK = """
+import os, pathlib, sys
+folder, number = pathlib.Path(sys.argv[1]), sys.argv[2]
+print("says", number, "with", os.environ.get("OMP_NUM_THREADS"))
+if number == "bad":
+    print("the cause of it all", file=sys.stderr)
+    sys.exit(3)
+with open(folder / "calls", "a") as file:
+    file.write(number)
+(folder / "result.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    path = tmp_path / "work.py"
+    path.write_text(WORK)
+    return str(path)
+
+
+def job(folder: Path, script: str, *numbers: str) -> Job:
+    return Job("a job", folder / "run", "result.json", tuple((script, str(folder / "run"), number) for number in numbers))
+
+
+def test_commands_run_in_order_once(tmp_path: Path, script: str) -> None:
+    one = job(tmp_path, script, "1", "2")
+    assert not one.done
+    for _ in range(2):
+        run(one, threads=1)
+    assert (one.folder / "calls").read_text() == "12"
+    assert "says 1 with 1" in one.log.read_text()
+    assert one.done
+
+
+def test_other_commands_are_another_job(tmp_path: Path, script: str) -> None:
+    run(job(tmp_path, script, "1"))
+    other = job(tmp_path, script, "1", "2")
+    assert not other.done
+    run(other)
+    assert (other.folder / "calls").read_text() == "112"
+
+
+def test_without_its_result_nothing_is_done(tmp_path: Path, script: str) -> None:
+    one = job(tmp_path, script, "1")
+    run(one)
+    (one.folder / "result.json").unlink()
+    assert not one.done
+    (one.folder / "result.json").write_text("{}")
+    (one.folder / "done.json").write_text("[[cut")
+    assert not one.done
+
+
+def test_a_failure_names_the_job_the_command_and_what_it_said_and_is_not_done(tmp_path: Path, script: str) -> None:
+    bad = job(tmp_path, script, "1", "bad", "2")
+    with pytest.raises(JobError, match=r"(?s)a job: python .*work\.py .* bad ended with exit code 3\n.*the cause of it all\n.*log\.txt"):
+        run(bad)
+    assert not bad.done
+    assert (bad.folder / "calls").read_text() == "1", "nothing runs after a command that failed"
+
+
+def test_a_folder_that_another_process_works_in_is_waited_for(tmp_path: Path, script: str) -> None:
+    one = job(tmp_path, script, "1")
+    one.folder.mkdir()
+    assert not one.running
+    hold = f"import fcntl, sys; f = open({str(one.folder / 'run.lock')!r}, 'a+'); fcntl.lockf(f, {int(fcntl.LOCK_EX)})"
+    held = subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert held.stdin is not None
+    assert held.stdout is not None
+    held.stdout.readline()
+    assert one.running
+    waiting = threading.Thread(target=run, args=(one,))
+    waiting.start()
+    time.sleep(0.3)
+    assert not (one.folder / "calls").exists(), "it has not waited"
+    held.communicate()
+    waiting.join(timeout=30)
+    assert json.loads((one.folder / "done.json").read_text()) == [list(command) for command in one.commands]

@@ -1,0 +1,201 @@
+"""From YAML to runs: paired seeds, one budget for all, and every mistake told before anything runs."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ablation.plan
+from ablation.foresight import foresight
+from ablation.plan import Run, check, measures, plan, prepared, seeds, step_cost, steps_for
+from runtime.config import CONFIGS, Config, ConfigError, compose
+
+SHIPPED = sorted(path.stem for path in (CONFIGS / "ablation").glob("[!_]*.yaml"))
+
+
+@cache
+def vae() -> Config:
+    return compose("train", ["run=x", "objective=vae", "data=world", "objective.vae.latent_channels=4"])["objective"]["vae"]
+
+
+def with_vae(look: Callable[[str], Any]) -> Config:
+    return {"objective.vae": vae()} if look("objective.dit") is not None else {}
+
+
+@cache
+def composed(name: str, overrides: tuple[str, ...]) -> Config:
+    return compose(name, overrides, with_vae if name == "train" else None)
+
+
+@pytest.fixture(autouse=True)
+def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Composing takes half a second, and most arms of most tests are the same."""
+    monkeypatch.setattr(ablation.plan, "compose", lambda name, overrides, complete: deepcopy(composed(name, tuple(overrides))))
+
+
+def config(name: str = "qk_norm", *overrides: str) -> Config:
+    return deepcopy(composed("ablate", (f"ablation={name}", *overrides)))
+
+
+def runs(name: str = "qk_norm", *overrides: str) -> list[Run]:
+    return plan(config(name, *overrides), with_vae)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds(name: str) -> None:
+    given = config(name)
+    budget, found = given["ablation"]["budget"]["flop"], plan(given, with_vae)
+    assert given["ablation"]["name"] == name, "its folder is called as its file"
+    assert {run.arm for run in found} == set(given["ablation"]["arms"])
+    for run in found:
+        assert run.steps is not None
+        assert budget - run.flop_per_step < run.steps * run.flop_per_step <= budget, run.arm
+        assert f"trainer.max_steps={run.steps}" in run.job.commands[0]
+    for arm in given["ablation"]["arms"]:
+        assert [run.seed for run in found if run.arm == arm] == list(range(6))
+    assert len({run.job.folder for run in found}) == len(found)
+    assert len({run.job.name for run in found}) == len(found)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_arms_differ_in_what_they_say_and_in_nothing_else(name: str) -> None:
+    found = runs(name, "seeds=[3]")
+    common = set.intersection(*(set(run.job.commands[0]) for run in found))
+    arms = config(name)["ablation"]["arms"]
+    for run in found:
+        own = {word for word in run.job.commands[0] if word not in common and not word.startswith(("run=", "trainer.max_steps="))}
+        assert own <= set(arms[run.arm]), run.arm
+        assert "seed=3" in run.job.commands[0]
+    given = config(name)["ablation"]["common"]
+    configs = [str(composed("train", ("run=x", *given, *arms[run.arm]))) for run in found]
+    assert len(set(configs)) == len(configs), "two arms are the same run"
+
+
+def test_seeds_come_outermost() -> None:
+    found = runs("qk_norm", "seeds=2")
+    assert [(run.seed, run.arm) for run in found] == [(seed, arm) for seed in (0, 1) for arm in ("per_head", "per_channel", "none")]
+
+
+def test_an_arm_that_was_changed_is_another_run_and_the_others_stay() -> None:
+    before = {run.arm: run.job.folder for run in runs("qk_norm", "seeds=1")}
+    given = config("qk_norm", "seeds=1")
+    given["ablation"]["arms"]["none"].append("objective.shift=2.0")
+    after = {run.arm: run.job.folder for run in plan(given, with_vae)}
+    assert {arm for arm in before if before[arm] != after[arm]} == {"none"}
+
+
+def test_only_takes_the_baseline_along() -> None:
+    assert {run.arm for run in runs("qk_norm", "only=[none]", "seeds=1")} == {"per_head", "none"}
+
+
+def test_the_command_line_may_set_another_budget() -> None:
+    assert {run.steps for run in runs("modulation", "budget.steps=7")} == {7}
+    timed = runs("modulation", "budget.seconds=20")[0]
+    assert timed.steps is None
+    assert {"trainer.budget_s=20", "trainer.max_steps=null"} <= set(timed.job.commands[0])
+    steps = {run.arm: run.steps or 0 for run in runs("patch", "budget.flop=2e12", "seeds=1")}
+    assert steps["4x4"] > 2 * steps["2x2"] > 4 * steps["1x1"]
+
+
+def test_what_no_measure_asks_for_is_not_evaluated() -> None:
+    (run, *_) = runs("modulation", "ablation.measures.attributes=null")
+    assert [command[0] for command in run.job.commands] == ["train.py"]
+    assert list(measures(config("modulation", "ablation.measures.attributes=null"))) == ["loss"]
+    (run, *_) = runs("modulation")
+    assert [command[0] for command in run.job.commands] == ["train.py", "scripts/evaluate.py"]
+
+
+def test_a_step_costs_what_the_objective_will_bill() -> None:
+    """Latents that are encoded once cost nothing in a step; encoded in every step they do."""
+    cached, parameters = step_cost(["experiment=ablation/flow"], with_vae)
+    again, _ = step_cost(["experiment=ablation/flow", "data.latents=null"], with_vae)
+    from models.vae import VideoVAE
+    from runtime.config import build
+
+    network = build(vae())
+    assert isinstance(network, VideoVAE)
+    assert again - cached == 32 * network.flops(17, 64, 64)["encode"]
+    assert 1e6 < parameters < 1e7
+
+
+def test_shared_parts_are_made_in_their_order() -> None:
+    assert [job.name for job in prepared(config("latents"))][:3] == ["world", "vae", "latents"]
+    assert [job.name for job in prepared(config("latents", "ablation.prepare.vae=null"))][:2] == ["world", "latents"]
+    assert prepared(config("qk_norm", "base=elsewhere"))[0].folder == Path("elsewhere/world")
+
+
+WRONG: Sequence[tuple[str, str]] = [
+    (r"got 1 arms \(per_head\).*Set arms and baseline", "{per_head: []}"),
+    (r"baseline=per_head; wanted at least two arms", "{a: [], b: []}"),
+    (r"share a folder.*Set arms", "{per_head: [], per-head: []}"),
+]
+
+
+@pytest.mark.parametrize(("match", "arms"), WRONG)
+def test_arms_that_compare_nothing_are_refused(match: str, arms: str) -> None:
+    import yaml
+
+    given = config()
+    given["ablation"]["arms"] = yaml.safe_load(arms)
+    with pytest.raises(ConfigError, match=match):
+        check(given)
+
+
+@pytest.mark.parametrize(
+    ("match", "override"),
+    [
+        (r"only=nome is no arm \(did you mean 'none'\?\)", "only=[nome]"),
+        (r"seeds=0 must be a count", "seeds=0"),
+        (r"seeds=\[1, 1\] must be", "seeds=[1,1]"),
+        (r"seeds=-1 must be", "seeds=-1"),
+        (r"seeds='many' must be", "seeds=many"),
+        (r"ablation\.name='a/b' becomes a folder", "ablation.name=a/b"),
+        (r"budget=.*exactly one of flop, steps, seconds.*Set budget", "budget={flop: 1e12, steps: 3}"),
+        (r"budget=.*above 0", "budget.steps=-3"),
+        (r"ablation\.budget=.*exactly one", "ablation.budget.flop=null"),
+        (r"measures\.loss\.better='less', wanted one of lower, higher", "ablation.measures.loss.better=less"),
+        (r"measures\.loss\.from='train', wanted one of validation, evaluation", "ablation.measures.loss.from=train"),
+        (r"measures\.loss\.smallest=0 must be a number above 0", "ablation.measures.loss.smallest=0"),
+        (r"does not pay for one step", "budget.flop=1e6"),
+        (r"no one cost in FLOP.*Set data/shape=fixed", "ablation.common=['experiment=ablation/flow','data/shape=native']"),
+        (r"width=128 .*heads=3", "ablation.arms.none=['objective.dit.heads=3']"),
+        (r"qk_norm=nome does not exist", "ablation.arms.none=['objective/dit/qk_norm=nome']"),
+    ],
+)
+def test_wrong_values_name_what_was_given_what_is_wanted_and_the_key(match: str, override: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        runs("qk_norm", override)
+
+
+def test_a_budget_pays_for_whole_steps_and_never_for_more() -> None:
+    for flop in (1, 7, 10**9, 3 * 10**12):
+        steps = steps_for(1e13, flop)
+        assert steps * flop <= 1e13 < (steps + 1) * flop
+    with pytest.raises(ValueError, match="budget of 1 TFLOP does not pay for one step of 3 TFLOP"):
+        steps_for(1e12, 3 * 10**12)
+
+
+def test_seeds_are_a_count_or_a_list() -> None:
+    assert seeds(config("qk_norm", "seeds=[4,2]")) == [4, 2]
+    assert seeds(config("qk_norm")) == list(range(6))
+
+
+def test_a_plan_says_what_it_costs_and_whether_the_seeds_are_enough() -> None:
+    given = config("qk_norm")
+    found = plan(given, with_vae)
+    words = foresight(given, found, {})
+    assert "18 runs: 3 arms x 6 seeds, 0 of them done" in words
+    assert "how far seeds differ is not known yet" in words
+    values = {"per_head": [0.30, 0.31, 0.32], "none": [0.31, 0.325, 0.33]}
+    arms = {name: {"runs": [{"seed": s, "values": {"loss": v}, "seconds": 60.0} for s, v in enumerate(own)]} for name, own in values.items()}
+    words = foresight(given, found, {"baseline": "per_head", "arms": arms})
+    assert "deviate by 0.0029 (of 3 seeds of none)" in words
+    assert "corrected for 4 comparisons" in words
+    assert "18 process minutes" in words
+    few, many = (foresight(config("qk_norm", f"ablation.measures.loss.deviation={d}"), found, {}) for d in (0.5, 0.0001))
+    assert "6 are too few" in few
+    assert "6 are enough" in many
+    assert "one seed sees nothing" in foresight(given, plan(config("qk_norm", "seeds=1"), with_vae), {"baseline": "per_head", "arms": arms})
