@@ -24,27 +24,33 @@ class Job:
 
     Args:
         name: in words, for whoever waits.
-        folder: where done.json and log.txt are written too.
+        folder: what the commands fill.
         result: file in the folder that the last command writes; without it nothing is done, whatever done.json says.
         commands: each a script and its arguments.
+        notes: folder for done.json and log.txt; None: the same folder. Not every command takes one that is not empty.
     """
 
     name: str
     folder: Path
     result: str
     commands: tuple[tuple[str, ...], ...]
+    notes: Path | None = None
 
     @property
     def log(self) -> Path:
         """What the commands printed."""
-        return self.folder / "log.txt"
+        return (self.notes or self.folder) / "log.txt"
+
+    @property
+    def note(self) -> Path:
+        """The commands that have run to their end."""
+        return (self.notes or self.folder) / "done.json"
 
     @property
     def done(self) -> bool:
         """Whether these very commands have run to their end before."""
-        note = self.folder / "done.json"
         try:
-            return (self.folder / self.result).exists() and json.loads(note.read_text(encoding="utf-8")) == [list(one) for one in self.commands]
+            return (self.folder / self.result).exists() and json.loads(self.note.read_text(encoding="utf-8")) == [list(one) for one in self.commands]
         except (OSError, ValueError):
             return False
 
@@ -75,7 +81,7 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
     """
     if job.done:
         return
-    job.folder.mkdir(parents=True, exist_ok=True)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
     while job.running:
         time.sleep(1)
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
@@ -88,7 +94,7 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
                 code = process.wait()
         if code:
             raise JobError(f"{job.name}: python {shlex.join(command)} ended with exit code {code}\n{_tail(job.log)}\n  the whole log: {job.log}")
-    write_text(job.folder / "done.json", json.dumps(job.commands, indent=1) + "\n")
+    write_text(job.note, json.dumps(job.commands, indent=1) + "\n")
 
 
 def _tail(log: Path) -> str:

@@ -67,7 +67,8 @@ def plan(config: Config, complete: Complete | None = None) -> list[Run]:
 def prepared(config: Config) -> list[Job]:
     """What has to be there before the first run, in its order: each the folder it fills and a file that it leaves there."""
     nodes = {name: node for name, node in config["ablation"]["prepare"].items() if node is not None}
-    return [Job(name, Path(node["folder"]), node["result"], (tuple(node["command"]),)) for name, node in nodes.items()]
+    notes = Path(config["base"]) / "made"
+    return [Job(name, Path(node["folder"]), node["result"], (tuple(node["command"]),), notes / name) for name, node in nodes.items()]
 
 
 def chosen(config: Config) -> dict[str, Sequence[str]]:

@@ -56,7 +56,7 @@ def trained(config: Config) -> list[Arm]:
     """
     engine: Engine = build(config["engine"])
     folder = Path(config["out"]) / "world"
-    world = Job("world", folder, "world.json", (("scripts/make_world.py", f"out={folder}", *config["world"]),))
+    world = Job("world", folder, "world.json", (("scripts/make_world.py", f"out={folder}", *config["world"]),), folder.with_name("made"))
     runs = plan(config)
     with StopRequest() as stop:
         failed = work(Local(processes=1, threads=None), [world], stop) or work(engine, [run.job for run in runs], stop)

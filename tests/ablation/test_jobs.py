@@ -91,3 +91,13 @@ def test_a_folder_that_another_process_works_in_is_waited_for(tmp_path: Path, sc
     held.communicate()
     waiting.join(timeout=30)
     assert json.loads((one.folder / "done.json").read_text()) == [list(command) for command in one.commands]
+
+
+def test_notes_may_lie_elsewhere_for_a_command_that_wants_a_folder_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "alone.py"
+    script.write_text("import pathlib, sys; f = pathlib.Path(sys.argv[1]); f.mkdir(); (f / 'result.json').write_text('{}')")
+    one = Job("a job", tmp_path / "new", "result.json", ((str(script), str(tmp_path / "new")),), tmp_path / "made" / "it")
+    for _ in range(2):
+        run(one)
+    assert [path.name for path in one.folder.iterdir()] == ["result.json"]
+    assert sorted(path.name for path in (tmp_path / "made" / "it").iterdir()) == ["done.json", "log.txt"]

@@ -64,3 +64,10 @@ def test_the_newest_step_passes_over_a_line_that_is_being_written(tmp_path: Path
     made(tmp_path / "a", 0.1, 0.2)
     assert newest_step(tmp_path / "a") == 20
     assert newest_step(tmp_path / "none") == 0
+
+
+def test_what_is_no_number_is_no_figure(tmp_path: Path) -> None:
+    jobs = [made(tmp_path / "a0", float("nan"), 0.2), made(tmp_path / "a1", float("inf"), 0.2)]
+    found = gathered(config(), [Run("a", seed, job, 20, 10, 7) for seed, job in enumerate(jobs)], {}, "command", 1)
+    assert [run["values"] for run in found["arms"]["a"]["runs"]] == [{"following": 0.2}] * 2
+    json.dumps(found, allow_nan=False)
