@@ -1,11 +1,12 @@
 """Where jobs run: a few at a time on this machine, or all at once on machines that a scheduler hands out. An engine is a way to get futures."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ablation.jobs import Job, Process, run
+from ablation.jobs import Job, Process, run, run_at
 
 
 class Handle(Protocol):
@@ -83,7 +84,7 @@ class Slurm:
         executor = _module("submitit", "slurm").AutoExecutor(folder=self.folder, cluster=self.cluster)
         executor.update_parameters(**self.parameters)
         with executor.batch():
-            self._jobs = [executor.submit(run, job, self.cpus) for job in jobs]
+            self._jobs = [executor.submit(run_at, os.getcwd(), job, self.cpus) for job in jobs]
         return self._jobs
 
     def stop(self) -> None:
@@ -106,8 +107,8 @@ class Ray:
     def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
         ray = _module("ray", "ray")
         ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False)
-        task: Callable[..., Any] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run)
-        self._tasks = [task.remote(job, self.cpus) for job in jobs]  # type: ignore[attr-defined]
+        task: Callable[..., Any] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run_at)
+        self._tasks = [task.remote(os.getcwd(), job, self.cpus) for job in jobs]  # type: ignore[attr-defined]
         return [task.future() for task in self._tasks]
 
     def stop(self) -> None:

@@ -20,7 +20,7 @@ Process = subprocess.Popen[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Python scripts of this checkout, one after the other, that fill one folder.
+    """Python scripts of this checkout, one after the other, that fill one folder. Relative paths are so to where the user stands.
 
     Args:
         name: in words, for whoever waits.
@@ -89,12 +89,21 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
         with open(job.log, "ab") as log:
             log.write(f"$ python {shlex.join(command)}\n".encode())
             log.flush()
-            with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
+            called = [sys.executable, str(ROOT / command[0]), *command[1:]]
+            with subprocess.Popen(called, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
                 started(process)
                 code = process.wait()
         if code:
             raise JobError(f"{job.name}: python {shlex.join(command)} ended with exit code {code}\n{_tail(job.log)}\n  the whole log: {job.log}")
+    if not (job.folder / job.result).exists():
+        raise JobError(f"{job.name}: its commands ended well and left no {job.folder / job.result}\n  the whole log: {job.log}")
     write_text(job.note, json.dumps(job.commands, indent=1) + "\n")
+
+
+def run_at(where: str, job: Job, threads: int | None) -> None:
+    """`run` in a process of another machine that may stand elsewhere than the user: relative paths are so to `where`."""
+    os.chdir(where)
+    run(job, threads)
 
 
 def _tail(log: Path) -> str:

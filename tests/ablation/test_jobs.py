@@ -101,3 +101,16 @@ def test_notes_may_lie_elsewhere_for_a_command_that_wants_a_folder_of_its_own(tm
         run(one)
     assert [path.name for path in one.folder.iterdir()] == ["result.json"]
     assert sorted(path.name for path in (tmp_path / "made" / "it").iterdir()) == ["done.json", "log.txt"]
+
+
+def test_paths_are_relative_to_where_the_user_stands(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(Job("a job", Path("run"), "result.json", ((script, "run", "1"),)))
+    assert (tmp_path / "run" / "calls").read_text() == "1"
+
+
+def test_commands_that_end_well_and_leave_nothing_have_failed(tmp_path: Path, script: str) -> None:
+    one = Job("a job", tmp_path / "run", "another.json", ((script, str(tmp_path / "run"), "1"),))
+    with pytest.raises(JobError, match=r"a job: its commands ended well and left no .*another\.json"):
+        run(one)
+    assert not one.note.exists()
