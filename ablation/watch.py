@@ -11,10 +11,11 @@ from runtime.preemption import StopRequest
 LOOK_S = 0.5
 TOLD_S = 30.0  # between two lines while nothing ends
 SHOWN = 4  # jobs under way that a line names
+HOPELESS = 3  # so many failures and no success: the cause is in what all jobs share
 
 
 def work(engine: Engine, jobs: Sequence[Job], stop: StopRequest, ended: Callable[[Mapping[str, str]], object] = lambda _: None) -> dict[str, str]:
-    """Have an engine do what is not done yet; a failed job does not hold up the others.
+    """Have an engine do what is not done yet. A failed job does not hold up the others, unless the first three fail and none was ever done.
 
     Args:
         jobs: of different names.
@@ -42,6 +43,9 @@ def work(engine: Engine, jobs: Sequence[Job], stop: StopRequest, ended: Callable
                     print(f"FAILED {failure}", flush=True)
             if over:
                 ended(errors)
+            if len(errors) == len(jobs) - len(waiting) >= HOPELESS and waiting:
+                print(f"the first {len(errors)} failed and none was done: the other {len(waiting)} are not tried", flush=True)
+                return errors
             if over or time.monotonic() - told > TOLD_S:
                 told = time.monotonic()
                 print(_state(len(jobs), waiting, errors), flush=True)
@@ -57,7 +61,7 @@ def _why(handle: Handle) -> str | None:
 
 def _state(count: int, waiting: Mapping[str, Job], errors: Mapping[str, str]) -> str:
     """How far all are, in a line."""
-    under_way = [f"{name} at step {step}" for name, job in waiting.items() if (step := newest_step(job.folder))]
+    under_way = [f"{name} at step {newest_step(job.folder)}" for name, job in waiting.items() if job.running]
     failed = f", {len(errors)} failed" if errors else ""
     more = f" and {len(under_way) - SHOWN} more" if len(under_way) > SHOWN else ""
     return f"{count - len(waiting) - len(errors)} of {count} done{failed}" + (f"; {', '.join(under_way[:SHOWN])}{more}" if under_way else "")

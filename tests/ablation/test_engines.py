@@ -58,6 +58,19 @@ def test_one_that_fails_is_told_at_once_and_holds_nothing_up(jobs, capsys) -> No
     assert out.index("FAILED run-0") < out.index("2 of 3 done, 1 failed")
 
 
+def test_when_the_first_three_fail_and_none_was_done_the_others_are_not_tried(jobs, capsys) -> None:
+    these = jobs(-1, -1, -1, 0, 0)
+    assert set(work(Local(processes=1, threads=1), these, StopRequest())) == {"run-0", "run-1", "run-2"}
+    assert "the first 3 failed and none was done: the other 2 are not tried" in capsys.readouterr().out
+    assert not these[4].done
+
+
+def test_three_failures_after_a_success_hold_nothing_up(jobs) -> None:
+    these = jobs(0, -1, -1, -1, 0)
+    assert len(work(Local(processes=1, threads=1), these, StopRequest())) == 3
+    assert these[4].done
+
+
 def test_what_is_done_is_not_started(jobs) -> None:
     these = jobs(0, 0)
     work(Local(processes=2, threads=1), these, StopRequest())
