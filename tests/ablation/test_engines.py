@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import ablation.watch
 from ablation.engines import Engine, Local, Ray, Slurm
 from ablation.jobs import Job
 from ablation.watch import work
@@ -18,10 +19,16 @@ folder, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(folder / "saved").touch(), sys.exit(143)))
 (folder / "begun").write_text(str(time.time()))
 if seconds < 0:
+    time.sleep(-seconds)
     sys.exit("this one cannot")
 time.sleep(seconds)
 (folder / "ended").write_text(str(time.time()))
 """
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation.watch, "LOOK_S", 0.02)
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def test_no_more_processes_run_at_a_time_than_asked_for(jobs) -> None:
 
 
 def test_one_that_fails_is_told_at_once_and_holds_nothing_up(jobs, capsys) -> None:
-    these, told = jobs(-1, 0, 0), list[set[str]]()
+    these, told = jobs(-0.1, 0, 0), list[set[str]]()
     errors = work(Local(processes=1, threads=1), these, StopRequest(), lambda errors: told.append(set(errors)))
     assert set(errors) == {"run-0"}
     assert "this one cannot" in errors["run-0"]
@@ -59,14 +66,14 @@ def test_one_that_fails_is_told_at_once_and_holds_nothing_up(jobs, capsys) -> No
 
 
 def test_when_the_first_three_fail_and_none_was_done_the_others_are_not_tried(jobs, capsys) -> None:
-    these = jobs(-1, -1, -1, 0, 0)
+    these = jobs(-0.1, -0.1, -0.1, 60, 60)
     assert set(work(Local(processes=1, threads=1), these, StopRequest())) == {"run-0", "run-1", "run-2"}
     assert "the first 3 failed and none was done: the other 2 are not tried" in capsys.readouterr().out
     assert not these[4].done
 
 
 def test_three_failures_after_a_success_hold_nothing_up(jobs) -> None:
-    these = jobs(0, -1, -1, -1, 0)
+    these = jobs(0, -0.1, -0.1, -0.1, 0.5)
     assert len(work(Local(processes=1, threads=1), these, StopRequest())) == 3
     assert these[4].done
 
@@ -120,7 +127,7 @@ def test_clusters_run_the_same_jobs(jobs, tmp_path: Path, name: str) -> None:
     pytest.importorskip({"slurm": "submitit", "ray": "ray"}[name], reason=f"the extra [{name}] is not installed")
     own = {"folder": str(tmp_path / "submitit"), "cluster": "local", "parallel": 2, "cpus": 1, "gpus": 0, "memory_gb": 1, "minutes": 2}
     engine: Engine = Slurm(**own, parameters={}) if name == "slurm" else Ray(address=None, cpus=1, gpus=0)
-    these = jobs(0, 0.2, -1)
+    these = jobs(0, 0.2, -0.1)
     errors = work(engine, these, StopRequest())
     assert [job.done for job in these] == [True, True, False]
     assert "this one cannot" in errors["run-2"]
