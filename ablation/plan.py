@@ -15,7 +15,7 @@ from ablation.jobs import Job
 from data.batch import Batch
 from models.geometry import latent_grid
 from runtime.build import build
-from runtime.config import Complete, Config, ConfigError, compose, nearest
+from runtime.config import CONFIGS, Complete, Config, ConfigError, compose, nearest
 
 BUDGETS = ("flop", "steps", "seconds")
 SOURCES = ("validation", "evaluation")
@@ -95,6 +95,9 @@ def budget(config: Config) -> Config:
 
 def check(config: Config) -> None:
     """Raises: ConfigError naming the key."""
+    if "ablation" not in config:
+        options = sorted(path.stem for path in (CONFIGS / "ablation").glob("[!_]*.yaml"))
+        raise ConfigError(f"ablation has no value. Set ablation= one of {', '.join(options)}.")
     ablation = config["ablation"]
     arms, baseline, only = ablation["arms"], ablation["baseline"], config["only"]
     if not re.fullmatch(r"\w[\w-]*", str(ablation["name"])):

@@ -41,3 +41,8 @@ def to_clean(noisy: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
 def to_noise(noisy: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     """The noise that a velocity points to: noisy + (1 - t) * velocity."""
     return noisy + (1 - per_frame(t).to(noisy.dtype)) * velocity
+
+
+def from_clean(noisy: Tensor, latents: Tensor, t: Tensor) -> Tensor:
+    """The velocity that points away from clean latents, `to_clean` turned round: (noisy - latents) / t, where t > 0."""
+    return (noisy - latents) / per_frame(t).to(noisy.dtype)

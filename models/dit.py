@@ -24,7 +24,7 @@ ANCHORS = 4  # registers where all else has a place: one clip is learnt to 0.02 
 
 
 class DiT(nn.Module):
-    """A transformer over spacetime patches that predicts the velocity; before training it predicts exactly 0.
+    """A transformer over spacetime patches that predicts the velocity, or what `flow.prediction` takes it for; before training exactly 0.
 
     A frame that is given is a frame at t = 0: there is no mask channel. The network knows neither guidance nor text dropout.
 

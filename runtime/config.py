@@ -231,10 +231,6 @@ def _choice(missing: str, overrides: Sequence[str]) -> tuple[str, str]:
 def _explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """A composition error in a line or two, with the nearest name."""
     text = str(error)
-    unchosen = re.search(r"You must specify '([^']+)'", text)
-    if unchosen:
-        options = sorted(path.stem for path in (CONFIGS / unchosen[1]).glob("[!_]*.yaml"))
-        return f"{unchosen[1]} has no value. Set {unchosen[1]}= one of {', '.join(options)}."
     missing = getattr(error, "missing_cfg_file", None)
     if missing and getattr(error, "options", None) is not None:
         group, option = _choice(str(missing), overrides)

@@ -17,6 +17,7 @@ from flow.guidance import Guidance
 from flow.loss import frame_errors, loss_by_time, values_per_frame
 from flow.noise import unit_noise
 from flow.path import interpolate, velocity
+from flow.prediction import Prediction, velocity_field
 from flow.solvers import Solver
 from flow.timesteps import Law, shift
 from models.dit import DiT
@@ -50,11 +51,12 @@ class FlowObjective:
     """Trains a DiT and a text encoder to tell the velocity of latents, each latent frame at its own flow time.
 
     Args:
-        dit: velocity of noisy latents.
+        dit: what `prediction` makes a velocity of, from noisy latents.
         text: captions to tokens; trained with the DiT.
         vae: frozen; makes latents of videos and videos of latents. Its weights come from the run in vae_run.
         timesteps: law of flow time.
         shift: moves flow time towards noise, > 0; sampling uses the same.
+        prediction: what the DiT's output stands for; loss and sampling are of velocities, whatever it is.
         conditioning: which frames are known.
         captions: which text a sample is shown.
         bins: strata of flow time in validation, and bins of the logged loss.
@@ -68,6 +70,7 @@ class FlowObjective:
         vae: VideoVAE,
         timesteps: Law,
         shift: float,
+        prediction: Prediction,
         conditioning: KnownFrames,
         captions: CaptionPolicy,
         bins: int,
@@ -84,7 +87,7 @@ class FlowObjective:
         assert isinstance(text, nn.Module), "the text encoder is trained with the DiT, so it is a module"
         self.dit, self.text, self.vae = dit, text, vae.eval().requires_grad_(False)
         self.timesteps, self.shift, self.conditioning, self.captions = timesteps, shift, conditioning, captions
-        self.bins, self.solver, self.guidance = bins, solver, guidance
+        self.prediction, self.bins, self.solver, self.guidance = prediction, bins, solver, guidance
         self.preview_steps, self.preview_clips = preview_steps, preview_clips
 
     @property
@@ -130,7 +133,7 @@ class FlowObjective:
         clips = min(self.preview_clips, len(batch))
         prompts = self.captions.fixed(batch.captions[:clips])
         generator = Generator(
-            self.dit,
+            velocity_field(self.dit, self.prediction),
             self.text,
             self.vae.decode_stream,
             self.vae.latent_channels,
@@ -182,14 +185,19 @@ class FlowObjective:
         return _Shown(latents, self._noise(latents, batch, rng), known.to(device), t, prompts, batch.fps)
 
     def _velocities(self, shown: Sequence[_Shown]) -> list[Tensor]:
-        """The network's answer to each, b c f h w, in one pass."""
+        """The velocity that the network's answer to each stands for, b c f h w, in one pass."""
+        noisy = [one.noisy for one in shown]
+        answers = self._answers(shown, noisy)
+        return [self.prediction.velocity(answer, latents, one.t) for answer, latents, one in zip(answers, noisy, shown, strict=True)]
+
+    def _answers(self, shown: Sequence[_Shown], noisy: Sequence[Tensor]) -> list[Tensor]:
         text = self.text([prompt for one in shown for prompt in one.prompts])
         if len(shown) == 1:
-            return [self.dit(shown[0].noisy, shown[0].t, text, shown[0].fps)]
-        videos = [video for one in shown for video in one.noisy.unbind()]
+            return [self.dit(noisy[0], shown[0].t, text, shown[0].fps)]
+        videos = [video for latents in noisy for video in latents.unbind()]
         t, fps = torch.cat([one.t.flatten() for one in shown]), torch.cat([one.fps for one in shown])
-        velocities = self.dit.forward_packed(videos, t, text, fps)
-        return [torch.stack(velocities[start:stop]) for start, stop in bounds([len(one.fps) for one in shown])]
+        answers = self.dit.forward_packed(videos, t, text, fps)
+        return [torch.stack(answers[start:stop]) for start, stop in bounds([len(one.fps) for one in shown])]
 
     def _errors(self, shown: _Shown, predicted: Tensor) -> Tensor:
         """Squared errors per latent frame (b f)."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data.transforms import fit, to_float
 from flow.generate import Generator
+from flow.prediction import Prediction, Velocity, velocity_field
 from models.attention import Kernel, check_kernel
 from models.dit import DiT
 from models.geometry import Grid, latent_frames
@@ -128,7 +129,7 @@ def newest_averages(run: Path) -> tuple[Checkpoint, str]:
 
 
 def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto") -> Generator:
-    """A Generator of a run's networks, with the shift they were trained with.
+    """A Generator of a run's networks, with the prediction and the shift they were trained with.
 
     Args:
         sampling: the keys solver and guidance (config nodes), steps and batch_size.
@@ -137,7 +138,7 @@ def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torc
     """
     check_tile(networks.vae, tile)
     return Generator(
-        networks.dit,
+        velocity_field(networks.dit, _prediction(networks.config["objective"])),
         networks.text,
         partial(decode_tiled, networks.vae, tile=tile),
         networks.vae.latent_channels,
@@ -171,6 +172,11 @@ def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, 
     known = torch.zeros(len(clips), f, dtype=torch.bool)
     known[:, :given] = True
     return latents, known
+
+
+def _prediction(objective: Mapping[str, Any]) -> Prediction:
+    """What the network's output stands for; a run from before there was a choice does not say, and it is the velocity."""
+    return build(objective["prediction"]) if "prediction" in objective else Velocity()
 
 
 def _objective(run: Path, config: Config) -> Mapping[str, Any]:

@@ -108,6 +108,11 @@ def test_what_no_measure_asks_for_is_not_evaluated() -> None:
     assert [command[0] for command in run.job.commands] == ["train.py", "scripts/evaluate.py"]
 
 
+def test_without_a_question_the_questions_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"ablation has no value. Set ablation= one of autoencoder, .*timesteps\."):
+        check(compose("ablate", []))
+
+
 def test_a_step_costs_what_the_objective_will_bill() -> None:
     """Latents that are encoded once cost nothing in a step; encoded in every step they do."""
     cached, parameters = step_cost(["experiment=ablation/flow"], with_vae)

@@ -2,7 +2,7 @@
 
 Along the path noisy ~ N((1 - t) mu, V) with V = (1 - t)^2 s^2 + t^2. The best velocity is affine,
 -mu + (t - (1 - t) s^2) / V * (noisy - (1 - t) mu); what no network can guess is s^2 / V, which is s pi / 2 on average over t; and the
-flow carries noise to mu + s * noise.
+flow carries noise to mu + s * noise. The best guess of the latents is mu + (1 - t) s^2 / V * (noisy - (1 - t) mu).
 """
 
 import math
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flow.loss import velocity_loss
 from flow.noise import unit_noise
 from flow.path import interpolate, per_frame, velocity
+from flow.prediction import Clean, Velocity
 from flow.solvers import RK4, Euler, Heun, Midpoint, integrate
 from flow.timesteps import PerFrame, Uniform, grid
 from runtime.seeding import Rng
@@ -26,6 +27,12 @@ FLOOR = S * math.pi / 2
 def best_velocity(noisy: Tensor, t: Tensor) -> Tensor:
     t = per_frame(t)
     return -MU + (t - (1 - t) * S**2) / ((1 - t) ** 2 * S**2 + t**2) * (noisy - (1 - t) * MU)
+
+
+def velocity_of_the_best_latents(noisy: Tensor, t: Tensor) -> Tensor:
+    place = per_frame(t)
+    latents = MU + (1 - place) * S**2 / ((1 - place) ** 2 * S**2 + place**2) * (noisy - (1 - place) * MU)
+    return Clean(0.05).velocity(latents, noisy, t)
 
 
 def draws(samples: range, frames: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,10 +67,17 @@ def test_a_field_with_the_wrong_sign_misses_the_floor():
     assert mean_loss(lambda noisy, t: -best_velocity(noisy, t), range(1000), 40) > 2 * FLOOR
 
 
-def test_sampling_ends_in_the_distribution_of_the_latents():
+def test_the_best_latents_say_the_best_velocity():
+    noisy = torch.linspace(-4, 4, 50, dtype=torch.float64).expand(1, 1, 20, 1, 50)
+    t = torch.linspace(0.05, 1, 20, dtype=torch.float64)[None]
+    assert torch.allclose(velocity_of_the_best_latents(noisy, t), best_velocity(noisy, t), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("field", "steps"), [(best_velocity, 64), (velocity_of_the_best_latents, 20)], ids=["velocity", "clean"])
+def test_sampling_ends_in_the_distribution_of_the_latents(field, steps):
     n = 20_000
     noise = unit_noise(Rng(0), range(200), 1, (1, 10, 10))
-    end = integrate(best_velocity, noise, grid(64, 1.0)[:, None, None].expand(-1, 200, 1), Heun())
+    end = integrate(field, noise, grid(steps, 1.0)[:, None, None].expand(-1, 200, 1), Heun())
     assert abs(end.mean().item() - MU) < 3 * S / math.sqrt(n)
     assert abs(end.std().item() - S) < 3 * S / math.sqrt(2 * n)
 
@@ -108,15 +122,17 @@ class Tiny(nn.Module):
         return self.layers(values)[..., 0]  # b c f h w
 
 
-def test_a_tiny_network_trained_by_our_loss_reaches_the_floor():
+# A network that says the latents has to be right to t of them, which takes longer to learn; with a bounded target it stays 0.27 away.
+@pytest.mark.parametrize(("prediction", "steps", "least"), [(Velocity(), 400, 0.02), (Clean(0.2), 200, 0.1)], ids=["velocity", "clean"])
+def test_a_tiny_network_trained_by_our_loss_reaches_the_floor(prediction, steps, least):
     torch.manual_seed(0)
     network = Tiny()
-    steps = 400
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for step in range(steps):
         latents, noise, t = draws(range(4 * step, 4 * step + 4), 512)
-        predicted = network(interpolate(latents, noise, t), t)
+        noisy = interpolate(latents, noise, t)
+        predicted = prediction.velocity(network(noisy, t), noisy, t)
         total, count = velocity_loss(predicted, velocity(latents, noise), torch.ones_like(t, dtype=torch.bool))
         optimiser.zero_grad()
         (total / count).backward()
@@ -126,5 +142,5 @@ def test_a_tiny_network_trained_by_our_loss_reaches_the_floor():
     latents, noise, t = draws(range(100_000, 100_200), 512)
     noisy = interpolate(latents, noise, t)
     with torch.no_grad():
-        excess = (network(noisy, t) - best_velocity(noisy, t)).square().mean().item()
-    assert excess <= 0.02 * FLOOR
+        excess = (prediction.velocity(network(noisy, t), noisy, t) - best_velocity(noisy, t)).square().mean().item()
+    assert excess <= least * FLOOR

@@ -2,7 +2,7 @@
 
 import torch
 
-from flow.path import interpolate, to_clean, to_noise, velocity
+from flow.path import from_clean, interpolate, to_clean, to_noise, velocity
 
 
 def case():
@@ -37,6 +37,7 @@ def test_velocity_leads_back_to_both_ends():
     noisy, v = interpolate(latents, noise, t), velocity(latents, noise)
     assert torch.allclose(to_clean(noisy, v, t), latents, atol=1e-14)
     assert torch.allclose(to_noise(noisy, v, t), noise, atol=1e-14)
+    assert torch.allclose(from_clean(noisy, latents, t), v, atol=1e-13)  # t is 0.02 and more
 
 
 def test_a_known_frame_keeps_its_bits():

@@ -12,6 +12,8 @@ from data.loader import Loader
 from data.plan import EpochPlan, MicroBatches, Sequences
 from flow.conditioning import KnownFrames
 from flow.guidance import ClassifierFree
+from flow.path import per_frame
+from flow.prediction import Clean, Velocity
 from flow.solvers import Euler
 from flow.timesteps import LogitNormal, Uniform
 from models.dit import DiT
@@ -20,12 +22,13 @@ from models.vae import VideoVAE
 from runtime.seeding import Rng
 from training.captions import CaptionPolicy
 from training.flow_objective import FlowObjective
+from training.inference import Networks, Shape, make_generator
 
 torch.set_num_threads(1)
 PROMPTS = ("a red circle moves up", "a blue square grows", "a green star turns", "a red square moves down")
 
 
-def objective(known=None, timesteps=None, shift=1.0, latent_channels=4) -> FlowObjective:
+def objective(known=None, timesteps=None, shift=1.0, latent_channels=4, prediction=None) -> FlowObjective:
     torch.manual_seed(0)
     vae = VideoVAE(latent_channels=4, widths=(8, 16), encoder_depths=(1, 1), decoder_depths=(1, 1), look_back=1, decoder_look_back=1)
     text = TextTransformer(WordTokenizer(64), width=16, depth=1, heads=2, max_tokens=8)
@@ -35,8 +38,8 @@ def objective(known=None, timesteps=None, shift=1.0, latent_channels=4) -> FlowO
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=0.1)
     captions = CaptionPolicy(free={"short": 0.8, "none": 0.2}, known={"motion": 1.0})
-    known = KnownFrames(known or {"none": 0.5, "first": 0.5})
-    return FlowObjective(dit, text, vae, timesteps or LogitNormal(0.0, 1.0), shift, known, captions, 4, Euler(), ClassifierFree(2.0), 2, 2)
+    known, law, says = KnownFrames(known or {"none": 0.5, "first": 0.5}), timesteps or LogitNormal(0.0, 1.0), prediction or Velocity()
+    return FlowObjective(dit, text, vae, law, shift, says, known, captions, 4, Euler(), ClassifierFree(2.0), 2, 2)
 
 
 def latents(samples=range(8), frames=3, size=(4, 4)) -> Batch:
@@ -145,6 +148,91 @@ def test_a_run_in_packs_has_the_losses_of_a_run_by_shape_and_its_resume_is_bitwi
     assert toys.digests(tmp_path / "cut", 3) == toys.digests(tmp_path / "sequence", 3)
 
 
+class Saying(torch.nn.Module):
+    """A DiT that says clean latents where the one inside says the velocity."""
+
+    def __init__(self, dit, least):
+        super().__init__()
+        self.dit, self.least = dit, least
+
+    def forward(self, noisy, t, text, fps):
+        return noisy - per_frame(t.clamp(min=self.least)) * self.dit(noisy, t, text, fps)
+
+    def forward_packed(self, noisy, t, text, fps):
+        times = t.clamp(min=self.least).split([video.shape[1] for video in noisy])
+        answers = zip(noisy, times, self.dit.forward_packed(noisy, t, text, fps), strict=True)
+        return [video - own[:, None, None] * answer for video, own, answer in answers]
+
+
+LEAST = 0.5  # in the middle of the flow times drawn
+
+
+def twins() -> tuple[FlowObjective, FlowObjective]:
+    one, other = objective(shift=2.0), objective(shift=2.0, prediction=Clean(LEAST))
+    other.dit = Saying(other.dit, LEAST)
+    return one, other
+
+
+@pytest.mark.parametrize("batch", [latents, pack], ids=["batch", "pack"])
+def test_networks_that_say_the_same_in_velocity_and_in_clean_latents_are_trained_alike(batch):
+    one, other = twins()
+    losses = [toy.loss(batch(), Rng(1)) for toy in (one, other)]
+    for loss in losses:
+        loss.total.backward()
+    assert float(losses[1].total.detach()) == pytest.approx(float(losses[0].total.detach()), rel=1e-5)
+    assert int(losses[1].count) == int(losses[0].count)
+    for name, (total, _) in losses[0].logs.items():
+        assert float(losses[1].logs[name][0]) == pytest.approx(float(total), rel=1e-4), name
+    for (name, a), b in zip(one.dit.named_parameters(), other.dit.dit.parameters(), strict=True):
+        assert a.grad is not None, name
+        assert float((a.grad - b.grad).norm()) <= 1e-4 * float(a.grad.norm()), name
+
+
+def test_networks_that_say_the_same_are_validated_and_shown_alike():
+    one, other = twins()
+    with torch.no_grad():
+        figures, those = (toy.validate(latents(), Rng(9)) for toy in (one, other))
+        previews = [toy.preview(latents(range(3)), Rng(0)) for toy in (one, other)]
+    for name, (total, count) in figures.items():
+        assert float(those[name][0] / those[name][1]) == pytest.approx(float(total / count), rel=1e-4), name
+    for a, b in zip(*(preview.videos for preview in previews), strict=True):
+        assert abs(a.astype(int) - b).max() <= 1  # the last bits may tip a rounding to 8 bits
+
+
+def test_a_run_is_sampled_by_its_saved_prediction_and_by_the_velocity_if_it_has_none():
+    one, other = twins()
+    clean = {"prediction": {"_target_": "flow.prediction.Clean", "t_least": LEAST}}
+    velocity = {"prediction": {"_target_": "flow.prediction.Velocity"}}
+    sampling = {"solver": {"_target_": "flow.solvers.Heun"}, "guidance": {"_target_": "flow.guidance.ClassifierFree", "scale": 2.0}}
+    ends = []
+    for toy, says in ((one, velocity), (one, {}), (other, clean), (other, {})):
+        networks = Networks(toy.dit, toy.text, toy.vae, {"objective": {"shift": 2.0, **says}}, 1, Shape(9, 32, 32, 8.0), "", "")
+        generator = make_generator(networks, {**sampling, "steps": 3, "batch_size": 2})
+        ends.append(generator.latents(PROMPTS[:2], (3, 4, 4), 8.0, 0, [0, 1]))
+    assert torch.equal(ends[1], ends[0])
+    assert torch.allclose(ends[2], ends[0], rtol=0, atol=1e-4)
+    assert not torch.allclose(ends[3], ends[0], rtol=0, atol=0.1)
+
+
+def test_an_untrained_network_costs_what_it_says():
+    """Outputs of 0: the velocity is off by noise - latents, clean latents by latents / t, and a known frame by nothing."""
+    seen = {}
+    for prediction in (Velocity(), Clean(0.05)):
+        toy = objective(prediction=prediction)
+        toy.text = lambda prompts: prompts
+
+        def silent(noisy, t, text, fps):
+            seen.update(noisy=noisy, t=t)
+            return torch.zeros_like(noisy)
+
+        toy.dit = silent
+        loss, clean = toy.loss(latents(), Rng(1)), latents().latents
+        t = per_frame(seen["t"])
+        assert (t[t > 0] > 0.05).all()
+        off = clean / t if isinstance(prediction, Clean) else (seen["noisy"] - clean) / t
+        assert float(loss.total) == pytest.approx(float(off[(t > 0).expand_as(off)].square().sum()), rel=1e-5)
+
+
 def test_a_draw_depends_on_the_sample_number_alone():
     one, two = (objective().loss(latents(), Rng(1)).total for _ in range(2))
     assert torch.equal(one, two)
@@ -241,8 +329,9 @@ def test_flops_are_three_times_what_a_counter_sees_in_the_forward():
     assert toy.flops(batch) == pytest.approx(3 * counter.get_total_flops(), rel=0.01)
 
 
-def test_training_learns_one_batch():
-    toy = objective({"none": 1.0})
+@pytest.mark.parametrize("prediction", [Velocity(), Clean(0.05)], ids=["velocity", "clean"])
+def test_training_learns_one_batch(prediction):
+    toy = objective({"none": 1.0}, prediction=prediction)
     parameters = [p for network in toy.networks.values() for p in network.parameters()]
     optimizer, batch, losses = torch.optim.AdamW(parameters, lr=3e-3), latents(range(4)), []
     for _ in range(60):
