@@ -121,16 +121,16 @@ def _verdicts(results: Results, found: Sequence[Row]) -> str:
     groups = []
     for measure in results["measures"]:
         own = [row for row in found if row.measure == measure and row.verdict is not None]
-        items = [f'<li class="{row.verdict}"><b>{row.verdict}</b><span>{_unbroken(sentence(results, row, many))}</span></li>' for row in own]
+        items = [f'<li class="{row.verdict}"><b>{row.verdict}</b><span>{unbroken(sentence(results, row, many))}</span></li>' for row in own]
         groups.append(f'<ul class="verdicts">{"".join(items)}</ul>')
     missing = len(gaps(results))
     note = "" if not missing else '<p class="no">Not every run is in these comparisons: see “Runs that are missing”.</p>'
     return f'<section class="first">{"".join(groups)}{note}</section>'
 
 
-def _unbroken(words: str) -> str:
+def unbroken(words: str) -> str:
     """As HTML whose intervals and counts stay on one line."""
-    return re.sub(r"\[[^]]*\]|\d+ (seed|run|percentage)s?\b", lambda found: found[0].replace(" ", "&nbsp;"), escape(words))
+    return re.sub(r"\[[^]]*\]|\d+ (seed|run|percentage|prompt|clip)s?\b", lambda found: found[0].replace(" ", "&nbsp;"), escape(words))
 
 
 def _measure(results: Results, found: Sequence[Row], measure: str) -> str:
@@ -180,7 +180,8 @@ def _losses(results: Results, root: Path) -> str:
             arm: [Curve(ended, [(x * arms[arm]["flop_per_step"], y) for x, y in found[place] if 0 < y < inf]) for ended, found in own]
             for arm, own in journals.items()
         }
-        charts.append(f"<div><h3>{title}</h3>{_chart(results, title, curves, dots=place == 1)}</div>")
+        drawing = chart(title, curves, {arm: _mark(results, arm) for arm in curves}, UNITS, dots=place == 1)
+        charts.append(f"<div><h3>{title}</h3>{drawing}</div>")
     legend = key(*((f"flat {_mark(results, arm)}", "own", escape(arm)) for arm in journals))
     words = (
         "Thick: the mean over seeds that ended; thin: every seed. An arm that weighs the loss or draws noise levels in its own way has a training "
@@ -189,22 +190,29 @@ def _losses(results: Results, root: Path) -> str:
     return section("Loss against training compute", f'<p class="soft">{words}</p><div class="charts">{"".join(charts)}</div>{legend}')
 
 
-def _chart(results: Results, title: str, curves: Mapping[str, Sequence[Curve]], dots: bool) -> str:
+def chart(title: str, curves: Mapping[str, Sequence[Curve]], marks: Mapping[str, str], units: Sequence[tuple[float, str]], dots: bool) -> str:
+    """Losses of several sets of runs in one drawing, and whose there are none of.
+
+    Args:
+        curves: of each name its runs; x may be anything that `units` measures.
+        marks: of each name the CSS classes of its colour.
+        units: (size, name), largest first, the last of size 1: the first that the longest curve holds four of is written.
+    """
     every = [x for own in curves.values() for curve in own for x, _ in curve.points]
-    bare = [escape(arm) for arm, own in curves.items() if not any(curve.points for curve in own)]
+    bare = [escape(name) for name, own in curves.items() if not any(curve.points for curve in own)]
     told = f'<p class="soft">No such losses in metrics.jsonl of {listed(bare)}.</p>' if bare else ""
     if not every:
         return told
-    unit, name = next((unit, name) for unit, name in UNITS if max(every) >= 4 * unit or unit == 1)
+    unit, across = next((unit, name) for unit, name in units if max(every) >= 4 * unit or unit == 1)
     singles, means, ends = [], [], []
     few = min(FEW, max(12, ALL // sum(map(len, curves.values()))))
-    for arm, own in curves.items():
+    for name, own in curves.items():
         scaled = [Curve(curve.ended, [(x / unit, y) for x, y in curve.points]) for curve in own]
-        singles += [Line(thin(curve.points, few), f"seed {_mark(results, arm)}", scales=curve.ended) for curve in scaled]
+        singles += [Line(thin(curve.points, few), f"seed {marks[name]}", scales=curve.ended) for curve in scaled if len(own) > 1 or not curve.ended]
         mean = _mean(scaled)
-        means.append(Line(thin(mean, FEW), f"mean {_mark(results, arm)}", dots))
-        ends += [f"{arm} {mean[-1][1]:.3g}"] if mean else []
-    return lines([*singles, *means], f"{title}: loss over training {name}, at the end {', '.join(ends)}", name, settled=0.2) + told
+        means.append(Line(thin(mean, FEW), f"mean {marks[name]}", dots))
+        ends += [f"{name} {mean[-1][1]:.3g}"] if mean else []
+    return lines([*singles, *means], f"{title}: loss over training {across}, at the end {', '.join(ends)}", across, settled=0.2) + told
 
 
 def _mean(curves: Sequence[Curve]) -> list[tuple[float, float]]:
@@ -226,7 +234,6 @@ def _samples(results: Results, root: Path, media: Media) -> tuple[str, str]:
     asked = {arm: [item["prompt"] for item in samples["prompts"][:count]] for arm, (_, samples) in own.items()}
     prompts = next(iter(asked.values()))
     shown = [arm for arm in own if asked[arm] == prompts]
-    across = max(ACROSS[0], ceil(len(shown) / ceil(len(shown) / ACROSS[1])))
     blocks = []
     for place, prompt in enumerate(prompts):
         cards = []
@@ -234,7 +241,7 @@ def _samples(results: Results, root: Path, media: Media) -> tuple[str, str]:
             folder, item = own[arm][0], own[arm][1]["prompts"][place]
             video = media.video(folder, item, "video", f"Video of {arm}: {prompt}")
             cards.append(card(video, _named(results, arm), verdict(item["correct"], item["attributes"]), wrong=not item["correct"]))
-        blocks.append(f'<h3><q>{escape(prompt)}</q></h3><ul class="grid arms" style="--across:{across}">{"".join(cards)}</ul>')
+        blocks.append(beside(prompt, cards))
     words = f"Seed {seed}: the first {number(count)} prompts of the evaluation, none picked by hand."
     absentees = [escape(arm) for arm in _ordered(results) if arm not in own]
     words += f" No samples under this seed: {listed(absentees)}." if absentees else ""
@@ -242,6 +249,12 @@ def _samples(results: Results, root: Path, media: Media) -> tuple[str, str]:
     words += f" Not shown, as the evaluation asked for other prompts: {listed(others)}." if others else ""
     height, width = read_json(own[shown[0]][0].parent / "evaluation.json").get("protocol", {}).get("size", (1, 1))
     return f"{width} / {height}", section(title, f"<p>{words}</p>{''.join(blocks)}")
+
+
+def beside(prompt: str, cards: Sequence[str]) -> str:
+    """Figures that belong to one prompt, side by side."""
+    across = max(ACROSS[0], ceil(len(cards) / ceil(len(cards) / ACROSS[1])))
+    return f'<h3><q>{escape(prompt)}</q></h3><ul class="grid arms" style="--across:{across}">{"".join(cards)}</ul>'
 
 
 def _galleries(results: Results, root: Path) -> dict[int, dict[str, tuple[Path, dict[str, Any]]]]:
@@ -297,13 +310,19 @@ def _protocol(results: Results, media: Media) -> str:
 
 
 def _mark(results: Results, arm: str) -> str:
-    """The CSS classes of an arm's colour."""
-    if arm == results["baseline"]:
-        return "arm-base"
-    place = _ordered(results).index(arm) - 1
-    return f"arm-{place % COLOURS}{' dashed' * (place >= COLOURS)}"
+    return mark(_ordered(results).index(arm))
 
 
 def _named(results: Results, arm: str) -> str:
-    """An arm with the mark of its curves."""
-    return f'<span class="named"><i class="swatch {_mark(results, arm)}"></i><span>{escape(arm).replace("_", "_<wbr>")}</span></span>'
+    return named(arm, _mark(results, arm))
+
+
+def mark(place: int) -> str:
+    """The CSS classes of the colour of the one that stands at this place; the baseline stands first."""
+    return "arm-base" if place == 0 else f"arm-{(place - 1) % COLOURS}{' dashed' * (place > COLOURS)}"
+
+
+def named(name: str, own: str) -> str:
+    """A name with the mark of its curves, which `own` gives the colour of."""
+    broken = escape(name).replace("_", "_<wbr>").replace("/", "/<wbr>")
+    return f'<span class="named"><i class="swatch {own}"></i><span>{broken}</span></span>'

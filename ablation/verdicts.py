@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.effects import LEVEL, Effect, Verdict, holm, paired_effect, seeds_needed, verdict
 from evaluation.markup import listed
+from evaluation.statistics import Mean
 
 Results = Mapping[str, Any]  # the content of results.json
 
@@ -82,7 +83,11 @@ class Scale:
     def mean(self, value: float | None) -> str:
         return "–" if value is None else f"{factor(self.share) * value:z.{self.digits}f}" + (" %" if self.share else "")
 
-    def difference(self, effect: Effect, unit: str = " pp") -> str:
+    def figure(self, found: Mean) -> str:
+        """'98.8 % [96.6, 99.6]': a difference without its sign."""
+        return self.difference(found, " %").removeprefix("+")
+
+    def difference(self, effect: Effect | Mean, unit: str = " pp") -> str:
         """'+0.012 [0.008, 0.016]', to two digits of the interval's width."""
         digits, times = _digits(factor(self.share), effect), factor(self.share)
         ends = ", ".join(f"{times * end:z.{digits}f}" for end in (effect.low, effect.high))
@@ -237,7 +242,7 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-def _digits(times: float, effect: Effect) -> int:
+def _digits(times: float, effect: Effect | Mean) -> int:
     """Digits after the point that leave two of the interval's width, or of the difference itself where all seeds agree on it."""
     width = times * ((effect.high - effect.low) or abs(effect.value))
     return max(0, min(9, 1 - floor(log10(width)))) if width > 0 else 1

@@ -57,25 +57,37 @@ def latent_bits(mean: Tensor, logvar: Tensor, channel_mean: Tensor, channel_std:
     return float((square - 1 - logvar + 2 * std.log()).sum()) / 2 / log(2)
 
 
-def evaluate_videos(videos: Sequence[Video], captions: Sequence[str], reconstruct: Reconstruct, seed: int, tokenizer: Tokenizer) -> Result:
+def evaluate_videos(
+    videos: Sequence[Video],
+    captions: Sequence[str],
+    reconstruct: Reconstruct,
+    seed: int,
+    tokenizer: Tokenizer,
+    frozen: Sequence[video_features.ClipFeatures] = (),
+) -> Result:
     """The autoencoder on any clips, of unlike shapes if need be: picture measures alone, as nobody knows what they show.
 
     Args:
         captions: what the contact sheet and the report call them.
     """
     results = [reconstruct([video])[0] for video in videos]
-    figures = pictures(videos, results, [None] * len(videos), seed, tokenizer)
+    figures = pictures(videos, results, [None] * len(videos), seed, tokenizer, frozen)
     pairs = zip(videos, results, captions, strict=True)
     sheet = [row for source, result, words in list(pairs)[:8] for row in ((source, "source: " + words), (result, words))]
     return Result(figures, {"reconstructions": beside(videos, results, captions)}, sheet)
 
 
 def pictures(
-    sources: Sequence[Video], results: Sequence[Video], boxes: Sequence[Sequence[Boxes] | None], seed: int, tokenizer: Tokenizer | None
+    sources: Sequence[Video],
+    results: Sequence[Video],
+    boxes: Sequence[Sequence[Boxes] | None],
+    seed: int,
+    tokenizer: Tokenizer | None,
+    frozen: Sequence[video_features.ClipFeatures] = (),
 ) -> dict[str, Any]:
     """The parts `vae` and `tokenizer` of evaluation.json."""
     measured = asdict(compare(sources, results, boxes, seed, tokenizer.blocks if tokenizer else None))
-    figures: dict[str, Any] = {"vae": measured | {"frechet": video_features.distances(sources, results, seed)}}
+    figures: dict[str, Any] = {"vae": measured | video_features.distances(sources, results, seed, frozen=frozen)}
     return figures | ({"tokenizer": asdict(tokenizer)} if tokenizer else {})
 
 
@@ -99,14 +111,4 @@ def in_words(figures: Mapping[str, Any]) -> list[str]:
         cost = f"{tokenizer['encode_tflop']:.3g} + {tokenizer['decode_tflop']:.3g} TFLOP per frame-megapixel to encode and decode"
         lines.append(f"{cost}, {tokenizer['parameters'] / 1e6:.2f} M weights")
     lines += [f"gradient across {name} edges: {ratio:.3f} of the source's" for name, ratio in vae["edge_ratio"].items() if ratio is not None]
-    if left_out := max((distance.get("left_out", 0) for distance in vae["frechet"].values()), default=0):
-        size = "x".join(map(str, video_features.WINDOW))
-        lines.append(f"Frechet distances leave out {left_out} of {vae['n']} clips, which are smaller than {size} frames and pixels")
-    for name, distance in vae["frechet"].items():
-        if distance["value"] is None:
-            lines.append(f"Frechet {name}: not measured ({distance['why']})")
-        else:
-            chance = "" if distance["halves"] is None else f", two halves of the source {distance['halves']:.4g}"
-            spread = f"{distance['bias']:.2g} of it by chance, without that [{distance['low']:.4g}, {distance['high']:.4g}]"
-            lines.append(f"Frechet {name}: {distance['value']:.4g}, {spread}{chance}")
-    return lines
+    return lines + video_features.in_words(vae, vae["n"])

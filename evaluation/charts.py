@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 from statistics import median_low
 
 from evaluation.markup import percent
@@ -153,14 +153,15 @@ class Span:
     kind: str
 
 
-def spans(rows: Sequence[Span], band: float | None, ends: tuple[str, str]) -> str:
+def spans(rows: Sequence[Span], band: float | None, ends: tuple[str, str], far: float = 4) -> str:
     """Differences around zero, one a row: the interval as a line, its value as a disc, single differences as upright marks.
 
     Args:
         band: the smallest difference that matters; what lies within it on either side is shaded.
         ends: what lies to the left and to the right of zero.
+        far: rows that reach so many times as far as the median one are cut off; inf: none is.
     """
-    low, high = _reach(rows, band)
+    low, high = _reach(rows, band, far)
 
     def at(value: float) -> float:
         return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
@@ -184,10 +185,10 @@ def spans(rows: Sequence[Span], band: float | None, ends: tuple[str, str]) -> st
     return f'<div class="spans">{"".join(parts)}<span class="axis">{ticks}</span></div>'
 
 
-def _reach(rows: Sequence[Span], band: float | None) -> tuple[float, float]:
+def _reach(rows: Sequence[Span], band: float | None, far: float) -> tuple[float, float]:
     """The ends of a scale that holds zero, the band and every row, but for those that reach far beyond the others: they are cut off."""
     ends = [(min(every), max(every)) for row in rows if (every := [*row.points, *(row.extent or ())])]
-    usual = 4 * median_low([max(-start, stop) for start, stop in ends] or [0])
+    usual = inf if far == inf else far * median_low([max(-start, stop) for start, stop in ends] or [0])
     inside = [end for start, stop in ends if max(-start, stop) <= max(usual, 2 * (band or 0)) for end in (start, stop)]
     inside += [-1.5 * band, 1.5 * band] if band else []
     low, high = min([0.0, *inside]), max([0.0, *inside])

@@ -127,6 +127,11 @@ def _graded(verdict: Verdict) -> float:
     return fmean(verdict.attributes.values()) if verdict.attributes else float(verdict.correct)
 
 
+def by_prompt(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """What `summary` draws together, prompt by prompt, so that two generators asked the same can be compared in pairs."""
+    return {"all_of": [bool(record.verdict.correct) for record in records], "graded_of": [round(_graded(record.verdict), 4) for record in records]}
+
+
 def by_kind(records: Sequence[Record]) -> dict[str, Any]:
     """The strict verdict per kind of held-out combination."""
     kinds = sorted({record.prompt.kind for record in records if record.prompt.kind is not None})

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from evaluation import report_sets
 from evaluation.charts import Bar, Points, bars, curves, thin
 from evaluation.markup import Media, absent, card, definitions, document, interval, key, listed, number, pair, percent, section, table, verdict
 
@@ -41,6 +42,8 @@ def page(root: Path) -> str:
         _prompts(media, folders["dit"], samples["dit"]),
         _attributes(dit),
         _image_to_video(media, folders["dit"], samples["dit"], dit),
+        report_sets.from_real(dit),
+        report_sets.from_training(media, folders["dit"], samples["dit"], dit),
         _reconstructions(media, folders["vae"], samples["vae"], vae),
         _losses(root),
         _stages(stages),
@@ -208,7 +211,7 @@ def _reconstructions(media: Media, folder: Path, samples: Figures, vae: Figures)
         f"The strict program still reads everything right in {percent(vae['ceiling']['value'])} of the reconstructions."
     )
     about = _cost(figures, vae.get("tokenizer"))
-    return section(title, f'<p>{words}</p>\n{about}<ul class="grid wide">{"".join(cards)}</ul>{_distances(figures)}')
+    return section(title, f'<p>{words}</p>\n{about}<ul class="grid wide">{"".join(cards)}</ul>{report_sets.distance_tables(figures)}')
 
 
 def _cost(figures: Figures, tokenizer: Figures | None) -> str:
@@ -224,27 +227,6 @@ def _cost(figures: Figures, tokenizer: Figures | None) -> str:
     seams = figures.get("edge_ratio", {}).get("stride")
     words += "" if seams is None else f"Across the edges of latent positions pictures change {seams:.2f} times as much as the source's do."
     return f"<p>{words}</p>\n" if words else ""
-
-
-def _distances(figures: Figures) -> str:
-    """How far the autoencoder's clips as a whole are from real ones, and what that leaves out."""
-    found = figures.get("frechet", {})
-    rows = [
-        (f"<code>{escape(name)}</code>", *(_short(node[key]) for key in ("value", "bias")), f"{_short(node['low'])} to {_short(node['high'])}", half)
-        for name, node in found.items()
-        if node["value"] is not None
-        for half in ["–" if node["halves"] is None else _short(node["halves"])]
-    ]
-    head = ("Frechet distance to the real clips", "measured", "of it by chance", "95&nbsp;% interval without that", "two halves of the real clips")
-    left_out = max((node.get("left_out", 0) for node in found.values()), default=0)
-    words = [f"{left_out} of {figures['n']} clips are left out of these distances: they are smaller than a window."] if left_out else []
-    words += [f"None over <code>{escape(name)}</code>: {escape(node['why'])}" for name, node in found.items() if node["value"] is None]
-    return (table(head, rows, numbers=range(1, 5)) if rows else "") + (f'<p class="soft">{" ".join(words)}</p>' if words else "")
-
-
-def _short(value: float) -> str:
-    """Three digits, never as a power of ten above one."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _losses(root: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import hypot, prod, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -83,3 +83,38 @@ def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int,
     if len(first) != len(second):
         raise ValueError(f"pairs need two lists of one length, got {len(first)} and {len(second)}")
     return bootstrap(np.subtract(first, second, dtype=np.float64).tolist(), seed, resamples)
+
+
+def apart(first: Mean, second: Mean) -> Mean:
+    """first - second with its interval, where the two were not measured on the same items, or nobody knows on which.
+
+    Source: Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10; Zou and Donner 2008 for others.
+    """
+    low = hypot(first.value - first.low, second.high - second.value)
+    high = hypot(first.high - first.value, second.value - second.low)
+    value = first.value - second.value
+    return Mean(value, value - low, value + high, min(first.n, second.n))
+
+
+def paired_shares(first: Sequence[bool], second: Sequence[bool]) -> Mean:
+    """The share of `first` - that of `second` with its interval, where outcome i of both is of the same prompt.
+
+    Where the two never differ the interval is still not empty: a bootstrap would claim certainty there.
+
+    Raises: ValueError if the lengths differ.
+    Source: Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired data", method 10.
+    """
+    a, b = wilson(first), wilson(second)
+    n, both = len(first), sum(x and y for x, y in zip(first, second, strict=True))
+    only, other = sum(first) - both, sum(second) - both
+    neither = n - both - only - other
+    agree = both * neither - only * other
+    agree = max(agree - n / 2, 0) if agree > 0 else agree
+    margins = prod((both + only, other + neither, both + other, only + neither))
+    phi = agree / sqrt(margins) if margins else 0.0
+
+    def reach(x: float, y: float) -> float:
+        return sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
+
+    value = (only - other) / n
+    return Mean(value, value - reach(a.value - a.low, b.high - b.value), value + reach(a.high - a.value, b.value - b.low), n)

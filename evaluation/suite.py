@@ -22,8 +22,10 @@ from evaluation import image_to_video, prompt_following
 from evaluation.autoencoder import Reconstruct, Tokenizer, beside, pictures
 from evaluation.gallery import Result, choose
 from evaluation.image_to_video import Animate, Given
+from evaluation.nearest import Training, memorisation
 from evaluation.prompt_following import Generate, Prompt, Record
 from evaluation.reconstruction import Boxes
+from evaluation.video_features import ClipFeatures, distances
 
 Video = NDArray[np.uint8]  # t h w c
 # Sample numbers of the four parts of an evaluation: unlike ranges, so that no two share noise.
@@ -96,15 +98,23 @@ def read_clips(folder: Path, count: int) -> list[Clip]:
     return clips
 
 
-def evaluate_vae(clips: Sequence[Clip], reconstruct: Reconstruct, seed: int, batch_size: int = 64, tokenizer: Tokenizer | None = None) -> Result:
+def evaluate_vae(
+    clips: Sequence[Clip],
+    reconstruct: Reconstruct,
+    seed: int,
+    batch_size: int = 64,
+    tokenizer: Tokenizer | None = None,
+    frozen: Sequence[ClipFeatures] = (),
+) -> Result:
     """The autoencoder on real held-out clips: picture measures, and whether the oracle still reads them (the ceiling of any generator)."""
     sources = [clip.video for clip in clips]
     results = [video for start in range(0, len(clips), batch_size) for video in reconstruct(sources[start : start + batch_size])]
     own = [Prompt(clip.short, clip.claim) for clip in clips]
     records = prompt_following.judged(own, results)
     raw = prompt_following.judged(own, sources)
-    figures = pictures(sources, results, [clip.boxes for clip in clips], seed, tokenizer)
+    figures = pictures(sources, results, [clip.boxes for clip in clips], seed, tokenizer, frozen)
     figures["ceiling"] = prompt_following.summary(records) | {"mp4": prompt_following.summary(raw)}
+    figures["ceiling_of"] = prompt_following.by_prompt(records)["all_of"]
     sheet = [row for clip, record in zip(clips[:8], records, strict=False) for row in ((clip.video, "source: " + clip.short), _row(record))]
     return Result(figures, {"reconstructions": beside(sources, results, [clip.short for clip in clips])}, sheet)
 
@@ -117,12 +127,16 @@ def evaluate_flow(
     animate: Animate,
     reconstruct: Reconstruct,
     tokenizer: Tokenizer | None = None,
+    frozen: Sequence[ClipFeatures] = (),
+    training: Training | None = None,
 ) -> Result:
-    """A generator: prompt following with its controls, image to video, and the VAE behind it.
+    """A generator: prompt following with its controls, image to video, how far its clips lie from real and from training ones, and the VAE behind it.
 
     Args:
         clips: of held-out combinations.
         seen_clips: that training did not show either, of combinations that it did.
+        frozen: features besides our own that distances are taken over.
+        training: what samples are compared with to see whether they repeat it; None leaves that out.
     """
     unseen = draw_prompts(plan.prompts, plan.seed, plan.difficulty, "heldout")
     seen = draw_prompts(plan.seen, plan.seed, plan.difficulty, "val")
@@ -132,7 +146,7 @@ def evaluate_flow(
         image_to_video.animate_all(animate, reconstruct, _given(part[: plan.animated], plan.difficulty), first, plan.batch_size)
         for part, first in ((clips, ANIMATED_FROM), (seen_clips, ANIMATED_SEEN_FROM))
     )
-    vae = evaluate_vae(clips, reconstruct, plan.seed, plan.batch_size, tokenizer)
+    vae = evaluate_vae(clips, reconstruct, plan.seed, plan.batch_size, tokenizer, frozen)
 
     overall = prompt_following.summary(records)
     chances = prompt_following.chance(unseen, values(plan.difficulty))
@@ -144,12 +158,15 @@ def evaluate_flow(
             "attributes": overall["attributes"],
             "kinds": prompt_following.by_kind(records),
             "seen": prompt_following.summary(seen_records),
+            **prompt_following.by_prompt(records),
+            "seen_of": prompt_following.by_prompt(seen_records)["all_of"],
         },
         "chance": chances.pop("all"),
         "chance_attributes": chances,
         "shuffled": prompt_following.summary(prompt_following.shuffled(records, plan.seed)),
         **_binding(records),
         **vae.figures,
+        "generated": _from_real(records, clips, plan.seed, frozen),
         "image_to_video": image_to_video.summary(animated, plan.seed),
         "image_to_video_seen": image_to_video.summary(animated_seen, plan.seed),
     }
@@ -177,10 +194,25 @@ def evaluate_flow(
             for item in _shown_animated(animated)
         ],
     }
+    if training is not None:
+        figures["memorisation"], gallery["nearest"] = _from_training(training, {"heldout": (records, clips), "seen": (seen_records, seen_clips)})
     wrong = [record for record in records[16:] if not record.verdict.correct][:8]
     sheet = [_row(record) for record in [*records[:16], *wrong]]
     sheet += [(item.video, f"first frame given, “{item.given.caption(item.mode)}”: {_marks(item.verdict)}") for item in _shown_animated(animated)]
     return Result(figures, gallery, sheet)
+
+
+def _from_real(records: Sequence[Record], clips: Sequence[Clip], seed: int, frozen: Sequence[ClipFeatures]) -> dict[str, Any]:
+    """How far the videos of held-out prompts lie from as many real held-out clips: both are drawn from the same law of scenes."""
+    n = min(len(records), len(clips))
+    return distances([clip.video for clip in clips[:n]], [record.video for record in records[:n]], seed, frozen=frozen) | {"n": n}
+
+
+def _from_training(training: Training, parts: Mapping[str, tuple[Sequence[Record], Sequence[Clip]]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Whether samples repeat training clips, and the nearest pairs with their prompts."""
+    videos = {name: ([record.video for record in records], [clip.video for clip in clips]) for name, (records, clips) in parts.items()}
+    figures, pairs = memorisation(training, videos)
+    return figures, [pair | {"prompt": parts[pair["part"]][0][pair["place"]].prompt.text} for pair in pairs]
 
 
 def _given(clips: Sequence[Clip], difficulty: str) -> list[Given]:

@@ -1,6 +1,6 @@
-"""Named features of short windows of a video, for Frechet distances: fixed formulas and fixed weights, so that a name means the same numbers."""
+"""Named features of short windows of a video and distances over them: fixed formulas and fixed weights, so that a name means the same numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from evaluation.frechet import compare_sets
+from evaluation.kernel_distance import kernel_distance
 from runtime.seeding import Stream, generator
 
 Video = NDArray[np.uint8]  # t h w c
@@ -20,7 +21,8 @@ WINDOW = (8, 32, 32)
 
 
 class VideoFeatures(Protocol):
-    """What is compared. `name` says which features they are and how many."""
+    """What is compared of windows. `name` says which features they are and how many; kernel distances divide them by `unit`, about what they
+    measure on clips of the world: a part of what the name means, as it decides what a kernel distance counts as much."""
 
     @property
     def name(self) -> str: ...
@@ -28,15 +30,29 @@ class VideoFeatures(Protocol):
     @property
     def dimensions(self) -> int: ...
 
+    @property
+    def unit(self) -> float: ...
+
     def __call__(self, windows: Windows) -> Values:
         """(k, dimensions) of k windows."""
+        ...
+
+
+class ClipFeatures(Protocol):
+    """What is compared of whole clips: see evaluation.frozen_features."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, video: Video) -> Values:
+        """(k, d): as many samples as the features take of a clip, of one d for all clips."""
         ...
 
 
 class Pixels:
     """Mean colour, and mean change from frame to frame, of 4x4 parts of the window, in 8-bit levels: tint, layout and motion, no detail."""
 
-    name, dimensions = "pixels-4x4x4", 64
+    name, dimensions, unit = "pixels-4x4x4", 64, 128.0
 
     def __call__(self, windows: Windows) -> Values:
         values = windows.astype(np.float64)
@@ -59,7 +75,7 @@ class Spectrum:
     Energy is in units of what rounding to 8 bits adds, plus one, so that a plain ground is 0 and not minus infinity.
     """
 
-    name, dimensions = "spectrum-23", 23
+    name, dimensions, unit = "spectrum-23", 23, 8.0
 
     def __call__(self, windows: Windows) -> Values:
         values = windows.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # k t h w
@@ -81,7 +97,7 @@ class RandomConvolutions:
     Filters of the first layer sum to zero over space and time, but for every fourth: most see structure, some see colour.
     """
 
-    name, dimensions = "random-conv-64", 64
+    name, dimensions, unit = "random-conv-64", 64, 0.2
     LAYERS = ((3, 16, (3, 4, 4), (1, 2, 2)), (16, 32, (3, 4, 4), (2, 2, 2)), (32, 64, (2, 3, 3), (1, 1, 1)))
 
     def __init__(self) -> None:
@@ -104,26 +120,59 @@ class RandomConvolutions:
         return np.concatenate(means)
 
 
-def distances(sources: Sequence[Video], results: Sequence[Video], seed: int = 0, resamples: int = 200) -> dict[str, Any]:
-    """Frechet distances between clips and their counterparts: by the name of the features; see `frechet.Distance`.
+def distances(
+    sources: Sequence[Video], results: Sequence[Video], seed: int = 0, resamples: int = 200, frozen: Sequence[ClipFeatures] = ()
+) -> dict[str, dict[str, Any]]:
+    """Distances between clips and their counterparts, or as many others: `frechet` and `kernel`, each by the name of the features; see
+    `frechet.Distance` and `kernel_distance.KernelDistance`.
 
     Clips that hold no window, stills among them, are left out; `left_out` counts them. Features that the others give too few samples for have
-    a value of None, and `why`.
+    a value of None, and `why`; a kernel distance needs two clips, a Frechet distance more samples than dimensions.
+
+    Args:
+        frozen: features besides, of whole clips; they leave none out.
     """
     if not sources:
-        raise ValueError("a Frechet distance needs clips, got none.")
+        raise ValueError("a distance needs clips, got none.")
     pairs = [pair for pair in zip(sources, results, strict=True) if all(_holds_a_window(video) for video in pair)]
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {"frechet": {}, "kernel": {}}
+
+    def compare(name: str, own: Sequence[Values], made: Sequence[Values], unit: float, left_out: int) -> None:
+        measures = {"frechet": lambda: compare_sets(own, made, seed, resamples), "kernel": lambda: kernel_distance(own, made, unit, seed, resamples)}
+        for kind, measure in measures.items():
+            try:
+                if not own:
+                    size = "x".join(map(str, WINDOW))
+                    raise ValueError(f"no clip is as large as a window of {size} frames and pixels, got {sources[0].shape[:3]}.")
+                found[kind][name] = measure().as_dict()
+            except ValueError as error:
+                found[kind][name] = {"value": None, "why": str(error)}
+            found[kind][name]["left_out"] = left_out
+
     for features in (Pixels(), Spectrum(), RandomConvolutions()):
-        try:
-            if not pairs:
-                raise ValueError(f"no clip is as large as a window of {'x'.join(map(str, WINDOW))} frames and pixels, got {sources[0].shape[:3]}.")
-            own, made = ([features(windows(video, WINDOW)) for video in side] for side in zip(*pairs, strict=True))
-            found[features.name] = compare_sets(own, made, seed, resamples).as_dict()
-        except ValueError as error:
-            found[features.name] = {"value": None, "why": str(error)}
-        found[features.name]["left_out"] = len(sources) - len(pairs)
+        own, made = ([features(windows(pair[side], WINDOW)) for pair in pairs] for side in (0, 1))
+        compare(features.name, own, made, features.unit, len(sources) - len(pairs))
+    for model in frozen:
+        compare(model.name, [model(video) for video in sources], [model(video) for video in results], 1.0, 0)
     return found
+
+
+def in_words(found: Mapping[str, Any], n: int) -> list[str]:
+    """Lines for the terminal: what `distances` found of `n` clips."""
+    lines = []
+    if left_out := max((distance.get("left_out", 0) for distance in found["frechet"].values()), default=0):
+        size = "x".join(map(str, WINDOW))
+        lines.append(f"Frechet and kernel distances leave out {left_out} of {n} clips, which are smaller than {size} frames and pixels")
+    for kind, title in (("frechet", "Frechet"), ("kernel", "kernel distance")):
+        for name, distance in found[kind].items():
+            if distance["value"] is None:
+                lines.append(f"{title} {name}: not measured ({distance['why']})")
+                continue
+            chance = "" if distance["halves"] is None else f", two halves of the source {distance['halves']:.4g}"
+            bounds = f"[{distance['low']:.4g}, {distance['high']:.4g}]"
+            spread = f", {distance['bias']:.2g} of it by chance, without that {bounds}" if kind == "frechet" else f" {bounds}"
+            lines.append(f"{title} {name}: {distance['value']:.4g}{spread}{chance}, n={distance['samples']}")
+    return lines
 
 
 def _holds_a_window(video: Video) -> bool:

@@ -109,7 +109,7 @@ def run_command(command: list[str]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--fast", action="store_true", help="go through every stage in about three minutes; the samples are not meant to be good")
     forms.add_argument("--standard", action="store_true", help="the longer recipe: up to two objects, textured grounds, cameras, night")

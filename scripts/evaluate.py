@@ -17,8 +17,11 @@ import torch
 
 from data.transforms import to_float, to_uint8
 from evaluation.autoencoder import Tokenizer, evaluate_videos, in_words, latent_bits
+from evaluation.frozen_features import FrozenFeatures, read_features
 from evaluation.gallery import Result, Video, write
+from evaluation.nearest import Training, read_training
 from evaluation.suite import Plan, evaluate_flow, evaluate_vae, machine, read_clips, versions
+from evaluation.video_features import in_words as distances_in_words
 from models.geometry import latent_grid
 from models.vae import VideoVAE
 from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
@@ -29,7 +32,7 @@ from training.inference import Networks, known_prefix, load_networks, load_vae, 
 
 @entry("evaluate")
 def main(config: Config) -> None:
-    for key, least in {"prompts": 2, "seen": 2, "clips": 2, "animated": 2, "seed": 0, "steps": 1, "batch_size": 1}.items():
+    for key, least in {"prompts": 2, "seen": 2, "clips": 2, "animated": 2, "seed": 0, "steps": 1, "batch_size": 1, "neighbours": 0}.items():
         if type(config[key]) is not int or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number >= {least}. Set {key}.")
     check({key: config[key] for key in ("solver", "guidance", "kernel")})
@@ -40,7 +43,10 @@ def main(config: Config) -> None:
     if config["world"] is not None and config["videos"] is not None:
         raise ConfigError(f"world={config['world']} and videos={config['videos']} are both given. Set one of them, the other to null.")
     own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
-    result, protocol, fps = own_result(config, run, saved, device) if own else world_result(config, run, saved, device)
+    frozen = features_of(config["features"], device)
+    measure = own_result if own else world_result
+    result, protocol, fps = measure(config, run, saved, frozen, device)
+    protocol |= {"features": {features.name: features.key for features in frozen}} if frozen else {}
     protocol = {"seed": config["seed"]} | protocol | {"config_sha256": hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest()}
     protocol |= {"seconds": round(time.monotonic() - begun, 1), "machine": machine(), "versions": versions()}
     path = write(run, result, protocol, fps)
@@ -48,7 +54,7 @@ def main(config: Config) -> None:
     print(f"{path}, {run / 'evaluation.png'}")
 
 
-def world_result(config: Config, run: Path, saved: Config, device: str) -> tuple[Result, dict, float]:
+def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[FrozenFeatures], device: str) -> tuple[Result, dict, float]:
     """On clips of the procedural world, of combinations that training never showed: what was found, under which protocol, and the clips' fps."""
     folder, world = find_world(config["world"], saved)
     clips = read_clips(folder / "heldout", config["clips"])
@@ -60,19 +66,21 @@ def world_result(config: Config, run: Path, saved: Config, device: str) -> tuple
         print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions")
         counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
         seen_clips = read_clips(folder / "val", config["animated"])
-        result = flow_result(config, networks, Plan(**counts, difficulty=world["difficulty"]), clips, seen_clips, device)
+        training = training_of(saved, config["neighbours"])
+        plan = Plan(**counts, difficulty=world["difficulty"])
+        result = flow_result(config, networks, plan, clips, seen_clips, frozen, training, device)
         protocol |= {"weights_sha256": networks.weights_sha256, "step": networks.step, "steps": config["steps"]}
         protocol |= {name: described(config[name]) for name in ("solver", "guidance")} | {key: config[key] for key in ("prompts", "seen", "animated")}
     else:
         vae, digest = load_vae(run, device)
         print(f"{run}: {len(clips)} held-out clips")
         tokenizer = tokenizer_of(vae, [clip.video for clip in clips], device)
-        result = evaluate_vae(clips, lambda videos: reconstructed(vae, videos, device), config["seed"], config["batch_size"], tokenizer)
+        result = evaluate_vae(clips, lambda videos: reconstructed(vae, videos, device), config["seed"], config["batch_size"], tokenizer, frozen)
         protocol |= {"weights_sha256": digest}
     return result, protocol, world["fps"]
 
 
-def own_result(config: Config, run: Path, saved: Config, device: str) -> tuple[Result, dict, float]:
+def own_result(config: Config, run: Path, saved: Config, frozen: Sequence[FrozenFeatures], device: str) -> tuple[Result, dict, float]:
     """A VAE on clips of nobody's world: those that its training held out, or those of `videos`.
 
     Raises: ConfigError if the run held none out, or it was trained on one of them: on those it would look better than it is.
@@ -94,7 +102,7 @@ def own_result(config: Config, run: Path, saved: Config, device: str) -> tuple[R
     print(f"{run}: {len(sources)} clips of {given or 'those that training held out'}")
     tokenizer = tokenizer_of(vae, sources, device)
     frames, height, width = max((video.shape[:3] for video in sources), key=prod)
-    result = evaluate_videos(sources, names, lambda parts: reconstructed(vae, parts, device), config["seed"], tokenizer)
+    result = evaluate_videos(sources, names, lambda parts: reconstructed(vae, parts, device), config["seed"], tokenizer, frozen)
     protocol = {"videos": given or "held out by the run", "clips": len(sources), "size": [height, width], "frames": frames}
     return result, protocol | {"fps": data["fps"], "weights_sha256": digest}, data["fps"]
 
@@ -138,7 +146,37 @@ def find_world(given: str | None, saved: Config) -> tuple[Path, dict]:
         raise ConfigError(f"world={folder} is no folder of scripts/make_world.py ({error}). Set world=<that folder>.") from None
 
 
-def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence, seen_clips: Sequence, device: str) -> Result:
+def features_of(given: object, device: str) -> list[FrozenFeatures]:
+    """Raises: ConfigError if one cannot be had."""
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ConfigError(f"features={given!r} must be a list of texts like dino:<folder>. Set features.")
+    try:
+        return read_features(given, device)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def training_of(saved: Config, most: int) -> Training | None:
+    """The run's training clips that samples are compared with; None, and why on the terminal, if there are none to read."""
+    if not most:
+        return None
+    try:
+        return read_training(build(saved["data"] | {"memory_mb": 0}), most)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"whether samples repeat training clips is not measured: {error}")
+        return None
+
+
+def flow_result(
+    config: Config,
+    networks: Networks,
+    plan: Plan,
+    clips: Sequence,
+    seen_clips: Sequence,
+    frozen: Sequence[FrozenFeatures],
+    training: Training | None,
+    device: str,
+) -> Result:
     shape = networks.shape
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
     generator = make_generator(networks, config, device)
@@ -151,7 +189,11 @@ def flow_result(config: Config, networks: Networks, plan: Plan, clips: Sequence,
         return list(generator.videos(generator.latents(captions, grid, shape.fps, plan.seed, samples, latents, known)).numpy())
 
     tokenizer = tokenizer_of(networks.vae, [clip.video for clip in clips], device)
-    return evaluate_flow(plan, clips, seen_clips, generate, animate, lambda videos: reconstructed(networks.vae, videos, device), tokenizer)
+
+    def reconstruct(videos: Sequence[Video]) -> list[Video]:
+        return reconstructed(networks.vae, videos, device)
+
+    return evaluate_flow(plan, clips, seen_clips, generate, animate, reconstruct, tokenizer, frozen, training)
 
 
 @torch.no_grad()
@@ -207,6 +249,15 @@ def show(result: Result) -> None:
             for name in ("shape_and_colour", "motion", "first_frame_kept"):
                 if name in node:
                     line(f"  {mode}: {name}", node[name])
+    if "generated" in figures:
+        print(f"  videos of {figures['generated']['n']} held-out prompts against as many real held-out clips:")
+        for words in distances_in_words(figures["generated"], figures["generated"]["n"]):
+            print(f"    {words}")
+    if "memorisation" in figures:
+        node = figures["memorisation"]
+        print(f"  nearer to one of {node['training_clips']} training clips (of {node['of']}) than all but about 5 % of real clips are:")
+        for name, words in (("heldout", "held-out"), ("seen", "seen")):
+            line(f"  {words} prompts (chance up to {100 * node[name]['expected_high']:.0f} %)", node[name])
     share = following["all"]
     print(f"held-out prompts with everything right: {100 * share['value']:.1f} % of {share['n']} (chance {100 * figures['chance']:.2f} %)")
 

@@ -50,7 +50,7 @@ def try_patch(tree: Path, patch: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="names of patches without .patch")
     names = parser.parse_args().names
     patches = [PLANTED / f"{name}.patch" for name in names] or sorted(PLANTED.glob("*.patch"))

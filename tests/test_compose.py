@@ -10,7 +10,7 @@ from runtime.config import CONFIGS, ROOT, Config, ConfigError, build, check, com
 EXPERIMENTS = sorted(str(path.relative_to(CONFIGS / "experiment").with_suffix("")) for path in (CONFIGS / "experiment").rglob("*.yaml"))
 ENTRIES = {path.stem: [] for path in CONFIGS.glob("*.yaml")} | {"train": ["run=x", "data=world"], "make_world": ["out=x"], "report": ["root=x"]}
 ENTRIES |= {"evaluate": ["run=x"], "check_data": ["data.train=x", "objective=vae"], "sample": ["run=x"]}
-ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"], "ablate": ["ablation=qk_norm"]}
+ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"], "ablate": ["ablation=qk_norm"], "compare": ["runs=[x,y]"]}
 # Options that need a file of the user's, with a stand-in; their config is checked, not built.
 FROZEN = ["objective.text.path=x", "objective.text.width=8"]
 NEEDS_A_FOLDER = {"objective/text/t5": FROZEN, "objective/text/gemma": FROZEN, "data/videos": ["data.train=x", "data.val=y"]}

@@ -39,4 +39,4 @@ def test_clips_of_unlike_shapes_without_captions_are_measured_and_shown() -> Non
     lines = in_words(result.figures)
     assert lines[0] == "stride 4x8x8: 4 channels, 163.2 values to one, 0.1 bits per pixel"
     assert any("not measured" in line for line in lines)
-    assert "Frechet distances leave out 3 of 3 clips, which are smaller than 8x32x32 frames and pixels" in lines
+    assert "Frechet and kernel distances leave out 3 of 3 clips, which are smaller than 8x32x32 frames and pixels" in lines

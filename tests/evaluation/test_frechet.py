@@ -109,7 +109,9 @@ def clips() -> list[np.ndarray]:
 
 
 def test_every_distance_is_zero_for_the_clips_themselves_and_grows_with_what_is_wrong(clips: list[np.ndarray]) -> None:
-    same, some, more = (distances(clips, made, resamples=4) for made in (clips, [blurred(v, 1) for v in clips], [blurred(v, 4) for v in clips]))
+    same, some, more = (
+        distances(clips, made, resamples=4)["frechet"] for made in (clips, [blurred(v, 1) for v in clips], [blurred(v, 4) for v in clips])
+    )
     for name in ("pixels-4x4x4", "spectrum-23", "random-conv-64"):
         assert same[name]["value"] == pytest.approx(0, abs=1e-8)
         assert 0 < 1.5 * some[name]["value"] < more[name]["value"]
@@ -117,7 +119,7 @@ def test_every_distance_is_zero_for_the_clips_themselves_and_grows_with_what_is_
 
 
 def test_features_for_which_there_are_too_few_samples_say_so(clips: list[np.ndarray]) -> None:
-    found = distances(clips[:20], clips[:20], resamples=4)
+    found = distances(clips[:20], clips[:20], resamples=4)["frechet"]
     assert found["spectrum-23"]["value"] == pytest.approx(0, abs=1e-8)
     assert found["random-conv-64"]["value"] is None
     assert "more than 64 samples of each set, got 40" in found["random-conv-64"]["why"]
@@ -152,7 +154,7 @@ def test_a_flicker_of_the_whole_picture_is_seen(clips: list[np.ndarray]) -> None
     """Every second frame lighter by 60 levels, nothing else: no frame by itself shows it."""
     dark = [clip // 2 for clip in clips]
     light = [clip + np.where(np.arange(len(clip)) % 2, 60, 0)[:, None, None, None].astype(np.uint8) for clip in dark]
-    found = distances(dark, light, resamples=4)["spectrum-23"]
+    found = distances(dark, light, resamples=4)["frechet"]["spectrum-23"]
     assert found["value"] > 3 * found["halves"]
     assert found["low"] > 1
 
@@ -170,9 +172,10 @@ def test_clips_that_hold_no_window_are_left_out_and_counted_and_change_no_figure
     made = [blurred(clip, 1) for clip in clips]
     small = [textured(90, frames=1), textured(91, size=16)]
     alone, mixed = distances(clips, made, resamples=4), distances([*clips, *small], [*made, *small], resamples=4)
-    for name, found in alone.items():
-        assert found["left_out"] == 0
-        assert mixed[name] == found | {"left_out": 2}
-    for found in distances(small, small, resamples=4).values():
+    for kind, nodes in alone.items():
+        for name, found in nodes.items():
+            assert found["left_out"] == 0
+            assert mixed[kind][name] == found | {"left_out": 2}
+    for found in (node for nodes in distances(small, small, resamples=4).values() for node in nodes.values()):
         assert (found["value"], found["left_out"]) == (None, 2)
         assert "no clip is as large as a window of 8x32x32" in found["why"]

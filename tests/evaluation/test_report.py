@@ -198,15 +198,23 @@ def test_what_the_autoencoder_costs_and_how_far_its_clips_are_stand_on_the_page(
     ):
         assert shown in text
     assert "left out" not in text
+    node = figures["vae"]["kernel"]["pixels-4x4x4"]
+    assert node["value"] == 0
+    assert text.count("kernel distance, 0 on average where nothing is unlike") == 2, "of reconstructions and of generated videos"
     for name in ("pixels-4x4x4", "random-conv-64"):
         assert f"None over <code>{name}</code>: a Frechet distance over" in text, "too few samples, and why stands there"
     figures["vae"]["frechet"]["spectrum-23"]["left_out"] = 2
     path.write_text(json.dumps(figures))
     assert "2 of 6 clips are left out of these distances" in page(copy)
     # An evaluation of before has none of it.
-    del figures["tokenizer"], figures["vae"]["edge_ratio"], figures["vae"]["frechet"]
+    del figures["tokenizer"], figures["vae"]["edge_ratio"], figures["vae"]["frechet"], figures["vae"]["kernel"]
     path.write_text(json.dumps(figures))
+    other = copy / "dit" / "evaluation.json"
+    figures = json.loads(other.read_text())
+    del figures["generated"]
+    other.write_text(json.dumps(figures))
     assert "Frechet" not in page(copy)
+    assert "kernel distance" not in page(copy)
 
 
 def test_a_fast_run_says_that_its_samples_are_not_meant_to_be_good(copy: Path) -> None:

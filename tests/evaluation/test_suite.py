@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -71,6 +72,29 @@ def test_first_frames_are_lent_by_clips_of_held_out_and_of_seen_combinations(fol
         assert figures[part]["motion"]["all"] == wilson([True, True]).as_dict()
     assert sum(share["n"] for share in figures["image_to_video"]["motion"]["kinds"].values()) == 2
     assert figures["image_to_video_seen"]["motion"]["kinds"] == {}
+
+
+def test_single_verdicts_are_kept_in_the_order_of_the_prompts(folder: Path) -> None:
+    """Two generators that were asked the same are compared prompt by prompt."""
+    clips = read_clips(folder, 3)
+    plan = Plan(prompts=4, seen=2, animated=2, difficulty="easy", seed=WORLD.seed)
+    # The first prompts of this seed are those of the clips themselves, which are made for all but one of them.
+    made = {0: clips[0].video, 1: clips[0].video, 2: clips[2].video}
+    figures = evaluate_flow(
+        plan,
+        clips,
+        clips,
+        lambda prompts, samples: [made.get(sample, clips[0].video) for sample in samples],
+        lambda firsts, captions, samples: [clips[0].video for _ in firsts],
+        lambda given: given,
+    ).figures
+    following = figures["prompt_following"]
+    assert following["all_of"] == [True, False, True, False]
+    assert following["all"] == wilson(following["all_of"]).as_dict()
+    assert fmean(following["graded_of"]) == pytest.approx(following["graded"]["value"], abs=1e-4)
+    assert [graded == 1 for graded in following["graded_of"]] == following["all_of"]
+    assert wilson(following["seen_of"]).as_dict().items() <= following["seen"].items()
+    assert figures["ceiling_of"] == [True] * 3
 
 
 def test_a_plan_that_measures_nothing_is_refused() -> None:
