@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from ablation.jobs import Job, Process, run, run_at
 
+PATIENCE_S = 120.0  # for runs on a Ray cluster to save
+
 
 class Handle(Protocol):
     """What has become of a job; concurrent.futures.Future is one."""
@@ -89,7 +91,8 @@ class Slurm:
 
     def stop(self) -> None:
         for job in self._jobs:
-            job.cancel()
+            if not job.done():
+                job.cancel(check=False)  # SLURM may have forgotten it
 
 
 class Ray:
@@ -114,7 +117,8 @@ class Ray:
     def stop(self) -> None:
         ray = _module("ray", "ray")
         for task in self._tasks:
-            ray.cancel(task, force=True)
+            ray.cancel(task)
+        ray.wait(self._tasks, num_returns=len(self._tasks), timeout=PATIENCE_S)  # runs save
         ray.shutdown()
 
 

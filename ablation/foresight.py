@@ -18,6 +18,7 @@ def foresight(config: Config, runs: Sequence[Run], earlier: Results) -> str:
         earlier: results.json of runs that are done, or nothing.
     """
     ablation = config["ablation"]
+    earlier = earlier if earlier.get("budget") == dict(budget(config)) else {}  # runs of another length tell nothing of these
     count, arms = len({run.seed for run in runs}), list(dict.fromkeys(run.arm for run in runs))
     lines = [ablation["question"], f"{len(runs)} runs: {len(arms)} arms x {count} seeds, {sum(run.job.done for run in runs)} of them done", ""]
     for name in arms:

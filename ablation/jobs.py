@@ -1,6 +1,7 @@
 """One piece of work as the commands that do it: stopped at any moment, it goes on; done once, it is not done again."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shlex
@@ -10,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.config import ROOT
 from runtime.files import write_text
 
 SHOWN_LINES = 8  # of a failed command's log
+FAILED = " failed: "  # between a job's name and what went wrong
 Process = subprocess.Popen[bytes]
 
 
@@ -50,9 +53,14 @@ class Job:
     def done(self) -> bool:
         """Whether these very commands have run to their end before."""
         try:
-            return (self.folder / self.result).exists() and json.loads(self.note.read_text(encoding="utf-8")) == [list(one) for one in self.commands]
+            return json.loads(self.note.read_text(encoding="utf-8")) == self._facts()
         except (OSError, ValueError):
             return False
+
+    def _facts(self) -> dict[str, Any]:
+        """What done.json holds: a result that somebody else has written since is not these commands'."""
+        sha256 = hashlib.sha256((self.folder / self.result).read_bytes()).hexdigest()
+        return {"commands": [list(command) for command in self.commands], "sha256": sha256}
 
     @property
     def running(self) -> bool:
@@ -84,6 +92,9 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
     job.log.parent.mkdir(parents=True, exist_ok=True)
     while job.running:
         time.sleep(1)
+    if job.done:  # by the one that was waited for
+        return
+    job.note.unlink(missing_ok=True)
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     for command in job.commands:
         with open(job.log, "ab") as log:
@@ -92,12 +103,20 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
             called = [sys.executable, str(ROOT / command[0]), *command[1:]]
             with subprocess.Popen(called, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
                 started(process)
-                code = process.wait()
+                try:
+                    code = process.wait()
+                finally:  # whoever runs this was stopped: the run saves and ends too
+                    if process.poll() is None:
+                        process.terminate()
+                        process.wait()
         if code:
-            raise JobError(f"{job.name}: python {shlex.join(command)} ended with exit code {code}\n{_tail(job.log)}\n  the whole log: {job.log}")
+            said = _tail(job.log)
+            cause = said[-1].strip() if said else f"exit code {code}"
+            ended = f"  python {shlex.join(command)} ended with exit code {code}"
+            raise JobError("\n".join([f"{job.name}{FAILED}{cause}", ended, *said, f"  the whole log: {job.log}"]))
     if not (job.folder / job.result).exists():
-        raise JobError(f"{job.name}: its commands ended well and left no {job.folder / job.result}\n  the whole log: {job.log}")
-    write_text(job.note, json.dumps(job.commands, indent=1) + "\n")
+        raise JobError(f"{job.name}{FAILED}its commands ended well and left no {job.folder / job.result}\n  the whole log: {job.log}")
+    write_text(job.note, json.dumps(job._facts(), indent=1) + "\n")
 
 
 def run_at(where: str, job: Job, threads: int | None) -> None:
@@ -106,6 +125,6 @@ def run_at(where: str, job: Job, threads: int | None) -> None:
     run(job, threads)
 
 
-def _tail(log: Path) -> str:
+def _tail(log: Path) -> list[str]:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return "\n".join(f"    {line}" for line in lines[-SHOWN_LINES:])
+    return [f"    {line}" for line in lines[-SHOWN_LINES:]]

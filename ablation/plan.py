@@ -15,6 +15,7 @@ from ablation.jobs import Job
 from data.batch import Batch
 from models.geometry import latent_grid
 from runtime.build import build
+from runtime.build import check as check_built
 from runtime.config import CONFIGS, Complete, Config, ConfigError, compose, nearest
 
 BUDGETS = ("flop", "steps", "seconds")
@@ -52,9 +53,8 @@ def plan(config: Config, complete: Complete | None = None) -> list[Run]:
     costs = {name: _cost(config, overrides, complete) for name, overrides in chosen(config).items()}
     runs = []
     for seed in seeds(config):
-        for name, (given, steps, flop, parameters) in costs.items():
+        for name, (given, steps, flop, parameters, digest) in costs.items():
             overrides = [*given, f"seed={seed}"]
-            digest = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:6]  # an arm that was changed is another run
             folder = out / f"{_plain(name)}-{digest}-seed-{seed}"
             commands = [("train.py", f"run={folder}", *overrides)]
             if any(measure["from"] == "evaluation" for measure in measures(config).values()):
@@ -74,7 +74,7 @@ def prepared(config: Config) -> list[Job]:
 def chosen(config: Config) -> dict[str, Sequence[str]]:
     """The arms that run: all, or the baseline and those of `only`."""
     arms, baseline, only = config["ablation"]["arms"], config["ablation"]["baseline"], config["only"]
-    return {name: overrides for name, overrides in arms.items() if only is None or name in only or name == baseline}
+    return {name: overrides for name, overrides in arms.items() if only is None or name in map(str, only) or name == baseline}
 
 
 def measures(config: Config) -> dict[str, Config]:
@@ -107,7 +107,9 @@ def check(config: Config) -> None:
         raise ConfigError(f"{told}. Set arms and baseline in the ablation's YAML.")
     if len({_plain(name) for name in arms}) < len(arms):
         raise ConfigError(f"arms {', '.join(arms)}: two of them would share a folder, wanted names that differ in letters or digits. Set arms.")
-    for name in only or ():
+    if only is not None and not isinstance(only, list):
+        raise ConfigError(f"only={only!r} must be a list of arms: only=[{only}]. Set only, or null for all.")
+    for name in map(str, only or ()):
         if name not in arms:
             raise ConfigError(f"only={name} is no arm{nearest(name, list(arms))}. Set only, or null for all.")
     given = config["seeds"] if config["seeds"] is not None else ablation["seeds"]
@@ -137,14 +139,21 @@ def _check_measures(found: Mapping[str, Any]) -> None:
                 raise ConfigError(f"measures.{name}.{key}={node[key]!r} must be a number above 0, or null. Set measures.{name}.{key}.")
 
 
-def _cost(config: Config, overrides: Sequence[str], complete: Complete | None) -> tuple[list[str], int | None, int, int]:
-    """What train.py is given for an arm under any seed, its steps, the FLOP of one, and its weights."""
+def _cost(config: Config, overrides: Sequence[str], complete: Complete | None) -> tuple[list[str], int | None, int, int, str]:
+    """What train.py is given for an arm under any seed, its steps, the FLOP of one, its weights, and the digest of all that decides about it."""
     paid, given = budget(config), [*config["ablation"]["common"], *overrides]
-    flop, parameters = step_cost(given, complete)
-    if paid["seconds"]:
-        return [*given, "trainer.max_steps=null", f"trainer.budget_s={paid['seconds']}"], None, flop, parameters
-    steps = int(paid["steps"] or steps_for(paid["flop"], flop))
-    return [*given, f"trainer.max_steps={steps}"], steps, flop, parameters
+    composed = compose("train", ["run=x", *given], complete)
+    flop, parameters = _step_cost(composed)
+    steps = None if paid["seconds"] else int(paid["steps"] or steps_for(paid["flop"], flop))
+    length = [f"trainer.max_steps={steps}"] if steps else ["trainer.max_steps=null", f"trainer.budget_s={paid['seconds']}"]
+    facts = [composed, length, _weights_of(composed["vae_run"])]  # an arm of which anything was changed is another run
+    return [*given, *length], steps, flop, parameters, hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:6]
+
+
+def _weights_of(run: str | None) -> str | None:
+    """The manifest of a run's newest checkpoint, which holds the sha256 of its weights."""
+    manifests = sorted(Path(run).glob("checkpoints/step-*/manifest.json")) if run is not None else []
+    return manifests[-1].read_text(encoding="utf-8") if manifests else None
 
 
 def steps_for(budget_flop: float, flop_per_step: int) -> int:
@@ -164,7 +173,11 @@ def step_cost(overrides: Sequence[str], complete: Complete | None = None) -> tup
 
     Raises: ConfigError if steps have no one cost, as clips have many shapes.
     """
-    config = compose("train", ["run=x", *overrides], complete)
+    return _step_cost(compose("train", ["run=x", *overrides], complete))
+
+
+def _step_cost(config: Config) -> tuple[int, int]:
+    check_built(config)
     data = config["data"]
     if data["batch_size"] is None or not {"frames", "height", "width"} <= set(data["shape"]):
         shape = data["shape"]["_target_"].rpartition(".")[2]

@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ablation.jobs import FAILED
 from ablation.plan import Run, budget, measures, seeds
 from evaluation.suite import machine, versions
 from runtime.config import Config
@@ -67,8 +68,14 @@ def _entry(run: Run, wanted: Node, error: str | None) -> dict[str, Any]:
         "values": values,
         "flop": cost.get("flop"),
         "seconds": cost.get("time_s"),
-        "error": None if error is None else error.splitlines()[0],
+        "error": None if error is None else _cause(error),
     }
+
+
+def _cause(error: str) -> str:
+    """What a JobError says went wrong, also where a cluster put its own words around it; of any other error the first line."""
+    lines = error.strip().splitlines()
+    return next((line.partition(FAILED)[2] for line in lines if FAILED in line), lines[0])
 
 
 def _value(folder: Path, measure: Node) -> float | None:

@@ -40,7 +40,7 @@ def work(engine: Engine, jobs: Sequence[Job], stop: StopRequest, ended: Callable
                 failure = _why(handles[name])
                 if failure is not None:
                     errors[name] = failure
-                    print(f"FAILED {failure}", flush=True)
+                    print(failure, flush=True)
             if over:
                 ended(errors)
             if len(errors) == len(jobs) - len(waiting) >= HOPELESS and waiting:

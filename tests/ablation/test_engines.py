@@ -62,7 +62,7 @@ def test_one_that_fails_is_told_at_once_and_holds_nothing_up(jobs, capsys) -> No
     assert told[0] == {"run-0"}
     assert [job.done for job in these] == [False, True, True]
     out = capsys.readouterr().out
-    assert out.index("FAILED run-0") < out.index("2 of 3 done, 1 failed")
+    assert out.index("run-0 failed: this one cannot") < out.index("2 of 3 done, 1 failed")
 
 
 def test_when_the_first_three_fail_and_none_was_done_the_others_are_not_tried(jobs, capsys) -> None:

@@ -87,6 +87,20 @@ def test_an_arm_that_was_changed_is_another_run_and_the_others_stay() -> None:
     assert {arm for arm in before if before[arm] != after[arm]} == {"none"}
 
 
+def test_other_weights_under_the_same_name_are_another_run(tmp_path: Path) -> None:
+    weights = tmp_path / "vae" / "checkpoints" / "step-00000001"
+    weights.mkdir(parents=True)
+    folders = []
+    for sha256 in "ab":
+        (weights / "manifest.json").write_text(sha256)
+        folders.append(runs("modulation", f"base={tmp_path}", "seeds=1")[0].job.folder.name)
+    assert folders[0] != folders[1]
+
+
+def test_arms_may_be_numbers() -> None:
+    assert {run.arm for run in runs("ema", "only=[0.9]", "seeds=1")} == {"0.995", "0.9"}
+
+
 def test_only_takes_the_baseline_along() -> None:
     assert {run.arm for run in runs("qk_norm", "only=[none]", "seeds=1")} == {"per_head", "none"}
 
@@ -153,6 +167,9 @@ def test_arms_that_compare_nothing_are_refused(match: str, arms: str) -> None:
     ("match", "override"),
     [
         (r"only=nome is no arm \(did you mean 'none'\?\)", "only=[nome]"),
+        (r"only='none' must be a list of arms: only=\[none\]", "only=none"),
+        (r"only=0.9 is no arm", "only=[0.9]"),
+        (r"has no key 'rest'", "ablation.arms.none=['optim=adamw']"),
         (r"seeds=0 must be a count", "seeds=0"),
         (r"seeds=\[1, 1\] must be", "seeds=[1,1]"),
         (r"seeds=-1 must be", "seeds=-1"),
@@ -196,11 +213,15 @@ def test_a_plan_says_what_it_costs_and_whether_the_seeds_are_enough() -> None:
     assert "how far seeds differ is not known yet" in words
     values = {"per_head": [0.30, 0.31, 0.32], "none": [0.31, 0.325, 0.33]}
     arms = {name: {"runs": [{"seed": s, "values": {"loss": v}, "seconds": 60.0} for s, v in enumerate(own)]} for name, own in values.items()}
-    words = foresight(given, found, {"baseline": "per_head", "arms": arms})
+    earlier = {"baseline": "per_head", "arms": arms, "budget": dict(given["ablation"]["budget"])}
+    words = foresight(given, found, earlier)
     assert "deviate by 0.0029 (of 3 seeds of none)" in words
     assert "corrected for 4 comparisons" in words
     assert "18 process minutes" in words
     few, many = (foresight(config("qk_norm", f"ablation.measures.loss.deviation={d}"), found, {}) for d in (0.5, 0.0001))
     assert "6 are too few" in few
     assert "6 are enough" in many
-    assert "one seed sees nothing" in foresight(given, plan(config("qk_norm", "seeds=1"), with_vae), {"baseline": "per_head", "arms": arms})
+    assert "one seed sees nothing" in foresight(given, plan(config("qk_norm", "seeds=1"), with_vae), earlier)
+    longer = foresight(config("qk_norm", "budget.steps=9000"), found, earlier)
+    assert "how far seeds differ is not known yet" in longer, "runs of another length tell nothing of these"
+    assert "process minutes" not in longer

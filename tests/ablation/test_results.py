@@ -17,7 +17,7 @@ def made(folder: Path, loss: float, following: float, done: bool = True) -> Job:
     (folder / "cost.json").write_text(json.dumps({"flop": 200, "time_s": 4.5}))
     (folder / "evaluation.json").write_text(json.dumps({"prompt_following": {"all": {"value": following}}}))
     if done:
-        (folder / "done.json").write_text(json.dumps(job.commands))
+        (folder / "done.json").write_text(json.dumps(job._facts()))
     return job
 
 
@@ -56,7 +56,7 @@ def test_runs_are_gathered_by_arm_and_seed_whatever_their_order(tmp_path: Path) 
 def test_what_is_not_done_is_left_out_and_what_failed_is_named_without_figures(tmp_path: Path) -> None:
     jobs = [made(tmp_path / "a0", 0.1, 0.2), made(tmp_path / "a1", 0.1, 0.2, done=False), made(tmp_path / "a2", 0.1, 0.2, done=False)]
     runs = [Run("a", seed, job, 20, 10, 7) for seed, job in enumerate(jobs)]
-    found = gathered(config(), runs, {"a2": "it broke\n  a long log"}, "command", 1)
+    found = gathered(config(), runs, {"a2": "Job 7 of a cluster\n a2 failed: it broke\n  a long log"}, "command", 1)
     assert [(run["seed"], run["error"], bool(run["values"])) for run in found["arms"]["a"]["runs"]] == [(0, None, True), (2, "it broke", False)]
 
 
