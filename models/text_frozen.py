@@ -1,6 +1,7 @@
 """A frozen text encoder from a local folder: read when a prompt first needs it, no part of any checkpoint, and never taken for another."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -64,6 +65,7 @@ class HuggingFaceText(nn.Module):
         super().__init__()
         self.path, self.width, self.max_tokens, self.cache, self.cache_dtype = Path(path), width, max_tokens, cache, cache_dtype
         self.architecture = read_architecture(self.path)
+        _only_safetensors(self.path)
         own = self.architecture.width
         if own != width:
             raise ValueError(f"the text encoder in {path} is {own} wide, the config says width={width}. Set objective.text.width={own}.")
@@ -192,6 +194,35 @@ class HuggingFaceText(nn.Module):
     def _tokenized(self, prompt: str) -> Any:
         # A lone surrogate, which no tokenizer takes, becomes U+FFFD; a pair becomes its character.
         return self._tokenizer.encode(prompt.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+
+def _only_safetensors(folder: Path) -> None:
+    """Raises: ValueError if the folder leads transformers to other weights than its own *.safetensors, which are what the key stands for.
+
+    An index, transformers_weights and an adapter do so, to pickles too, whatever use_safetensors says. The same as in evaluation/frozen_features.py.
+    """
+    for name, bad in (
+        ("adapter_config.json", (folder / "adapter_config.json").is_file()),
+        ("transformers_weights in config.json", _names_weights(folder)),
+    ):
+        if bad:
+            raise ValueError(
+                f"{folder} holds {name}, which leads to other weights: wanted model.safetensors alone, or with an index. Set objective.text.path."
+            )
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{index} cannot be read as an index of weights ({error!r:.200}). Set objective.text.path.") from None
+        odd = sorted(str(file) for file in files if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"))
+        if odd:
+            wanted = "wanted plain names of *.safetensors files beside it, as a pickle may run any code when opened"
+            raise ValueError(f"weight_map in {index} names {odd[0]!r}: {wanted}. Set objective.text.path.")
+
+
+def _names_weights(folder: Path) -> bool:
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "transformers_weights" in json.dumps(told)  # a part of it may say so too, and in other letters
 
 
 def _read_weights(path: Path, architecture: Architecture) -> Any:

@@ -111,12 +111,12 @@ def test_a_run_that_fails_is_told_at_once_and_the_others_count(question: tuple[P
     root, command = question
     found = run(*command, f"out={root}/missing", "ablation.arms.none=['data.train=/nowhere']", "budget.steps=2", "seeds=1")
     assert found.returncode == 1
-    assert "none, seed 0 failed: error: data.train=/nowhere" in found.stdout
+    assert "none, seed 0 failed: error: " in found.stdout
     assert "/nowhere" in found.stdout
     assert "1 of 2 runs failed" in found.stderr
     results = json.loads((root / "missing" / "qk_norm" / "results.json").read_text())
     assert results["arms"]["per_head"]["runs"][0]["values"]
-    assert "data.train=/nowhere" in results["arms"]["none"]["runs"][0]["error"]
+    assert "/nowhere" in results["arms"]["none"]["runs"][0]["error"]
 
 
 def test_a_plan_runs_nothing(question: tuple[Path, list[str]]) -> None:

@@ -138,7 +138,7 @@ def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torc
     """
     check_tile(networks.vae, tile)
     return Generator(
-        velocity_field(networks.dit, _prediction(networks.config["objective"])),
+        velocity_field(networks.dit, read_prediction(networks.config["objective"])),
         networks.text,
         partial(decode_tiled, networks.vae, tile=tile),
         networks.vae.latent_channels,
@@ -174,7 +174,7 @@ def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, 
     return latents, known
 
 
-def _prediction(objective: Mapping[str, Any]) -> Prediction:
+def read_prediction(objective: Mapping[str, Any]) -> Prediction:
     """What the network's output stands for; a run from before there was a choice does not say, and it is the velocity."""
     return build(objective["prediction"]) if "prediction" in objective else Velocity()
 

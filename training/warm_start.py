@@ -18,7 +18,7 @@ from runtime.files import write_text
 from runtime.run_folder import RunFolder
 from training import vae_bundle
 from training.ema import network_state
-from training.inference import newest_averages
+from training.inference import newest_averages, read_prediction
 from training.resize import either_end, resizes
 from training.vae_encoding import encoding_config, encoding_names, unlike
 
@@ -29,6 +29,7 @@ READS_TEXT = ("text.", "dit.text_in.", "dit.pooled_in.")
 # What loads and means something else under other values of these keys of objective.
 POSITIONS = "positions are not what these weights learnt", ("dit.rope", "dit.stride_t", "dit.patch")
 HEADS = "these weights learnt other heads: their channels are shared out anew, so attention is not what it was", ("dit.heads=",)
+PREDICTION = "the output of these weights stood for something else, or was bounded elsewhere, than it is read as here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ def load(source: Source, networks: Mapping[str, nn.Module], objective: Mapping[s
     if "dit" in networks and not source.objective:
         _fits_untold(report, {name: held[name] for name in report.unused if name in held})
     _refuse_other_encoder(report, networks.get(vae_bundle.NETWORK), objective)
-    report.notes += _notes(report, held, networks)
+    report.notes += _notes(report, held, networks, objective)
     with torch.no_grad():
         for name, tensor in made.items():
             targets[name].copy_(tensor)
@@ -212,7 +213,7 @@ def _fits_untold(report: Report, left: Mapping[str, Tensor]) -> None:
         raise ConfigError(
             f"init_from={name} {untold}, so it must fit as it is: {len(misfits)} tensors do not ({first}: {why}). Set init_from to its run."
         )
-    report.notes.append(f"{name} {untold}: text encoder, patch, latent channels, heads and positions are taken to be this run's")
+    report.notes.append(f"{name} {untold}: text encoder, patch, latent channels, heads, positions and prediction are taken to be this run's")
 
 
 def _refuse_other_encoder(report: Report, vae: nn.Module | None, objective: Mapping[str, Any]) -> None:
@@ -231,13 +232,17 @@ def _refuse_other_encoder(report: Report, vae: nn.Module | None, objective: Mapp
         )
 
 
-def _notes(report: Report, held: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> list[str]:
+def _notes(report: Report, held: Mapping[str, Tensor], networks: Mapping[str, nn.Module], objective: Mapping[str, Any]) -> list[str]:
     """What is loaded and means something else here though its shape is the same, and blocks that are of another kind."""
     notes, differs = [], report.differs
     for what, keys in (POSITIONS, HEADS):
         lines = [f"objective.{line}" for line in differs if line.startswith(keys)]
         if lines and not (keys == HEADS[1] and any(line.startswith("dit.width=") for line in differs)):  # of another width nothing is loaded
             notes.append(f"{what}: {'; '.join(lines)}")
+    if "dit" in networks and report.source.objective:
+        was, now = read_prediction(report.source.objective), read_prediction(objective)
+        if was != now:
+            notes.append(f"{PREDICTION}: objective.prediction={was}, now {now}")
     dit = networks.get("dit")
     if isinstance(dit, DiT):
         blocks = [name.split(".")[3:5] for name in held if name.startswith("dit.trunk.blocks.")]

@@ -446,7 +446,7 @@ class Job:
     def run(self, item, watch):
         with watch(item):
             if item > 1:
-                ctypes.PyDLL(None).sleep(60)
+                ctypes.PyDLL(None).sleep(600)
         return os.getpid()
 
     def give_up(self, token, kind, detail):
@@ -472,7 +472,7 @@ def test_a_program_ends_with_workers_that_hang_and_they_say_nothing(tmp_path, en
     if end == "wait":
         time.sleep(0.1)
         os.killpg(program.pid, signal.SIGINT)
-    out, err = program.communicate(timeout=10)
+    out, err = program.communicate(timeout=60)
     assert out == ""
     if end == "leave":
         assert (program.returncode, err) == (0, "")
@@ -495,7 +495,7 @@ class Job:
     def run(self, item, watch):
         with watch(item):
             if item == 2 and not self.bad:
-                ctypes.PyDLL(None).sleep(60)
+                ctypes.PyDLL(None).sleep(600)
         return np.full(10**6, item), self.bad
 
     def give_up(self, token, kind, detail):

@@ -232,6 +232,41 @@ def test_a_network_knows_the_encoder_it_was_trained_with(of, copied):
         other(["a"])
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("model-1.safetensors", ""),
+        ("pytorch_model.bin", r"weight_map in .*index\.json names 'pytorch_model\.bin': wanted plain names of .* Set objective\.text\.path"),
+        ("in/model.safetensors", r"names 'in/model\.safetensors'"),
+        ("../model.safetensors", r"names '\.\./model\.safetensors'"),
+    ],
+)
+def test_an_index_leads_to_no_weights_but_those_of_the_key(of, copied, file, said):
+    weights = load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
+    (copied / "in").mkdir()
+    torch.save(weights, copied / "pytorch_model.bin")
+    for there in (copied / "model-1.safetensors", copied / "in/model.safetensors", copied.parent / "model.safetensors"):
+        save_file(weights, there, {"format": "pt"})
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, file)}))
+    if not said:
+        assert torch.equal(HuggingFaceText(str(copied), 16, 8).encode(["a"])[0], of().encode(["a"])[0])
+        return
+    with pytest.raises(ValueError, match=said):
+        HuggingFaceText(str(copied), 16, 8).encode(["a"])
+
+
+def test_no_adapter_and_no_name_in_the_config_leads_to_other_weights(copied):
+    (copied / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds adapter_config\.json, which leads to other weights"):
+        HuggingFaceText(str(copied), 16, 8)
+    (copied / "adapter_config.json").unlink()
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"transformers_weights": "adapter_model.bin"}))
+    with pytest.raises(ValueError, match=r"holds transformers_weights in config\.json"):
+        HuggingFaceText(str(copied), 16, 8)
+
+
 def test_an_encoder_that_cannot_be_used_is_refused_by_name(copied, text_models):
     def refused(says, width=16, max_tokens=8, read=False):
         with pytest.raises(ValueError, match=says):

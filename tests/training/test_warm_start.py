@@ -121,6 +121,30 @@ def test_other_patches_and_other_heads_at_the_same_width_are_said(tmp_path, caps
     assert said.count("note: ") == bool(note)
 
 
+CLEAN = {"_target_": "flow.prediction.Clean", "t_least": 0.05}
+VELOCITY = {"_target_": "flow.prediction.Velocity"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "note"),
+    [
+        (VELOCITY, CLEAN, "objective.prediction=Velocity(), now Clean(t_least=0.05)"),
+        (None, CLEAN, "objective.prediction=Velocity(), now Clean(t_least=0.05)"),
+        (CLEAN, VELOCITY, "objective.prediction=Clean(t_least=0.05), now Velocity()"),
+        (CLEAN, CLEAN | {"t_least": 0.1}, "objective.prediction=Clean(t_least=0.05), now Clean(t_least=0.1)"),
+        (None, VELOCITY, ""),  # before there was a choice
+        (CLEAN, CLEAN, ""),
+    ],
+)
+def test_an_output_that_stood_for_something_else_is_said(tmp_path, capsys, before, now, note):
+    source = saved(tmp_path / "a", networks(1), config() | ({"prediction": before} if before else {}))
+    assert start(tmp_path / "b", source, networks(2), config() | {"prediction": now})["fresh"] == []
+    said = capsys.readouterr().err
+    assert note in said
+    assert note in (tmp_path / "b/init_from.txt").read_text()
+    assert said.count("note: ") == bool(note)
+
+
 @pytest.mark.parametrize(("before", "now"), [((1, 1, 1), (1, 2, 2)), ((1, 2, 2), (1, 4, 4)), ((1, 2, 2), (1, 3, 4))])
 def test_a_larger_patch_reads_and_writes_an_enlarged_patch_as_the_source_its_own(before, now):
     old, mine = networks(1, patch=before), networks(2, patch=now)
@@ -255,7 +279,7 @@ def test_a_checkpoint_without_its_runs_config_fits_as_it_is_with_a_note_or_is_re
     assert same(network_state(mine), network_state(networks(1)))
     said = capsys.readouterr().err
     assert "has no config.yaml two folders up" in said
-    assert "text encoder, patch, latent channels, heads and positions are taken to be this run's" in said
+    assert "text encoder, patch, latent channels, heads, positions and prediction are taken to be this run's" in said
     assert said.count("note: ") == 1
     objective = config(text={"tokenizer": {"_target_": "models.text.ByteTokenizer"}})
     for name, other, why in (
