@@ -107,27 +107,30 @@ def compare_sets(sources: Sequence[Values], results: Sequence[Values], seed: int
 
 @dataclass(frozen=True, slots=True)
 class _Clips:
-    """What a covariance of any choice of clips is made from: per clip its number of samples, their sum, and the sum of their outer products;
-    all about `centre`, as a large mean would cost digits."""
+    """What a covariance of any choice of clips is made from: rows whose outer products add up to those of the samples.
 
-    counts: Values
-    sums: Values
-    squares: Values
+    The rows are the samples about `centre`, as a large mean would cost digits, with a column of ones, or the triangle of their QR decomposition
+    where that is smaller. Outer products per clip would take 8 MiB each of features of 1024 dimensions.
+    """
+
+    rows: Values  # n d+1
+    clip: NDArray[np.int64]  # n
     centre: Values
 
     @classmethod
     def of(cls, side: Sequence[Values]) -> "_Clips":
         data = [np.asarray(part, dtype=np.float64) for part in side]
         centre = np.concatenate(data).mean(axis=0)
-        parts = [part - centre for part in data]
-        counts = np.array([len(part) for part in parts], dtype=np.float64)
-        return cls(counts, np.stack([part.sum(axis=0) for part in parts]), np.stack([part.T @ part for part in parts]), centre)
+        parts = [np.column_stack([part - centre, np.ones(len(part))]) for part in data]
+        rows = [part if len(part) <= part.shape[1] else np.linalg.qr(part, mode="r") for part in parts]
+        return cls(np.concatenate(rows), np.repeat(np.arange(len(data)), [len(part) for part in rows]), centre)
 
     def gaussian(self, weights: Values) -> Gaussian:
         """Of clips that come weights[i] times each."""
-        n = weights @ self.counts
-        mean = weights @ self.sums / n
-        return Gaussian(mean + self.centre, (np.tensordot(weights, self.squares, axes=1) - n * np.outer(mean, mean)) / (n - 1), int(n))
+        products = (self.rows * weights[self.clip, None]).T @ self.rows
+        n = round(products[-1, -1])
+        mean = products[-1, :-1] / n
+        return Gaussian(mean + self.centre, (products[:-1, :-1] - n * np.outer(mean, mean)) / (n - 1), n)
 
 
 def _halves(sources: Sequence[Values]) -> float | None:

@@ -50,15 +50,19 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, folder: Path, kind: str, image_size: int) -> "Preprocessing":
+    def of(cls, folder: Path, kind: str, image_size: int, model_type: str = "") -> "Preprocessing":
         """As preprocessor_config.json says, or what it leaves open: the shorter edge to the network's own size, the middle of it, the colours
-        that networks of this kind were trained with.
+        that networks of this kind were trained with. In a ViT's file (model_type vit, as in config.json) a number is a square that all of a
+        frame is squashed into, and a crop is made only where it says so.
 
-        Raises: ValueError if the file is damaged, or frames would not come out in a size that the network takes.
+        Raises: ValueError if the file is damaged.
         """
         path = folder / "preprocessor_config.json"
         told = _json(path) if path.is_file() else {}
         mean, std = MEANS[kind]
+        if model_type == "vit" and path.is_file():  # what its own processor in transformers takes for granted
+            told = {"size": image_size, "do_center_crop": False, "resample": 2} | told
+            told["size"] = told["size"] if isinstance(told["size"], dict) else dict.fromkeys(("height", "width"), told["size"])
         size, crop = told.get("size", {"shortest_edge": image_size}), told.get("crop_size", {"height": image_size, "width": image_size})
         try:
             found = cls(
@@ -105,7 +109,8 @@ class FrozenFeatures:
     Attributes:
         name: the kind and the folder's own name.
         key: sha256 over the folder's files: what the name stands for.
-    Raises: ValueError naming the file if the folder holds no such network; RuntimeError without transformers.
+    Raises: ValueError naming the file if the folder holds no such network, or one that does not take a black square clip, prepared as the
+        folder says; RuntimeError without transformers.
     """
 
     def __init__(self, given: str, device: str = "cpu") -> None:
@@ -121,12 +126,19 @@ class FrozenFeatures:
             raise ValueError(f"{folder} holds a {config.get('model_type')!r}, {kind} wants one of {', '.join(KINDS[kind])}. Set features.")
         if find_spec("transformers") is None:
             raise RuntimeError(f"features={given} need transformers: pip install -e '.[hf]', or leave them out.")
+        _only_safetensors(folder)
         self.kind, self.device, self.name = kind, device, f"{kind}:{folder.resolve().name}"
         self.key = _key(folder)
         self._model = _read_weights(folder, model, config).to(device)
         own = self._model.config
         self._frames = int(own.num_frames) if kind == "videomae" else FRAMES
-        self._prepare = Preprocessing.of(folder, kind, int(own.image_size))
+        self._prepare = Preprocessing.of(folder, kind, int(own.image_size), config["model_type"])
+        edge = max(int(own.image_size), *(self._prepare.crop or (0,)))
+        try:  # now, and not after hours of sampling
+            self(np.zeros((1, edge, edge, 3), np.uint8))
+        except Exception as error:
+            why = " ".join(str(error).split())[:300]
+            raise ValueError(f"{folder} prepares frames that its own {model} does not take ({why}). Correct its preprocessor_config.json.") from error
 
     @torch.no_grad()
     def __call__(self, video: Video) -> Values:
@@ -136,8 +148,8 @@ class FrozenFeatures:
             picked = np.arange(max(1, stretches) * self._frames)
             if not stretches:
                 picked = picked * len(video) // self._frames
-            frames = rearrange(self._prepare(video[picked]), "(k t) c h w -> k t c h w", t=self._frames)
-            out = [self._model(pixel_values=part.to(self.device)).last_hidden_state.mean(dim=1) for part in frames.split(1)]
+            parts = (self._prepare(video[part])[None] for part in picked.reshape(-1, self._frames))  # 1 t c h w, one at a time
+            out = [self._model(pixel_values=part.to(self.device)).last_hidden_state.mean(dim=1) for part in parts]
         else:
             count = min(self._frames, len(video))
             found = self._model(pixel_values=self._prepare(video[np.arange(count) * len(video) // count]).to(self.device))
@@ -163,6 +175,7 @@ def _read_weights(folder: Path, model: str, told: dict[str, Any]) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     wanted = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+    wanted["attn_implementation"] = "sdpa"  # whatever config.json says: a name that is not transformers' own is a kernel to be downloaded
     try:
         if told["model_type"] == "clip":  # the whole CLIP: how wide its embedding is stands beside its two halves
             width = told.get("projection_dim", 512)
@@ -176,6 +189,33 @@ def _read_weights(folder: Path, model: str, told: dict[str, Any]) -> Any:
     if missing:
         raise ValueError(f"the weights in {folder} lack {len(missing)} of a {model}'s tensors ({', '.join(missing[:3])}...). Set features.")
     return network.requires_grad_(False).eval()
+
+
+def _only_safetensors(folder: Path) -> None:
+    """Raises: ValueError if the folder leads transformers to other weights than its own *.safetensors, which are what the key stands for.
+
+    An index, transformers_weights and an adapter do so, to pickles too, whatever use_safetensors says. The same as in models/text_frozen.py.
+    """
+    for name, bad in (
+        ("adapter_config.json", (folder / "adapter_config.json").is_file()),
+        ("transformers_weights in config.json", _names_weights(folder)),
+    ):
+        if bad:
+            raise ValueError(f"{folder} holds {name}, which leads to other weights: wanted model.safetensors alone, or with an index. Set features.")
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{index} cannot be read as an index of weights ({error!r:.200}). Set features.") from None
+        odd = sorted(str(file) for file in files if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"))
+        if odd:
+            wanted = "wanted plain names of *.safetensors files beside it, as a pickle may run any code when opened"
+            raise ValueError(f"weight_map in {index} names {odd[0]!r}: {wanted}. Set features.")
+
+
+def _names_weights(folder: Path) -> bool:
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "transformers_weights" in json.dumps(told)  # a part of it may say so too, and in other letters
 
 
 def _key(folder: Path) -> str:

@@ -10,7 +10,7 @@ from evaluation.statistics import CONFIDENCE
 from runtime.seeding import Stream, generator
 
 Values = NDArray[np.float64]
-# Samples of a set that are compared at most: pairs grow with its square. Of more, every clip gives as many, evenly spread over its own.
+# Samples of a set that are compared at most: pairs grow with its square. Of more, every clip gives as many, drawn from its own by fixed numbers.
 SAMPLES = 4096
 
 
@@ -116,9 +116,12 @@ def _halves(own: _Pairs, clips: int) -> float | None:
 
 
 def _thinned(side: Sequence[Values]) -> list[Values]:
-    """At most SAMPLES in all, one of each clip at least."""
+    """At most SAMPLES in all, one of each clip at least; the same places of clip i on either side.
+
+    They are drawn: every n-th window of a clip would come from one column of its windows, wherever n is a multiple of the columns.
+    """
     data = [np.asarray(part, dtype=np.float64) for part in side]
     most = max(1, SAMPLES // len(data))
     if sum(map(len, data)) <= SAMPLES:
         return data
-    return [part if len(part) <= most else part[np.arange(most) * len(part) // most] for part in data]
+    return [part[np.sort(generator(0, Stream.FEATURES, 3, clip).permutation(len(part))[:most])] for clip, part in enumerate(data)]

@@ -91,10 +91,12 @@ def nearest(training: Training, videos: Sequence[Video]) -> list[Near]:
 
 
 def repeated(samples: Sequence[Near], real: Sequence[Near]) -> dict[str, Any]:
-    """The share of samples that lie nearer to a training clip than all but about 5 % of real clips that training never showed.
+    """The share of samples that lie nearer to a training clip than almost all real clips that training never showed: all but a share `expected`.
 
-    `expected` is that share if samples and real clips are of one law, `expected_low` and `expected_high` hold 95 % of what chance makes of it
-    then: exactly, whatever the law (the count is beta-binomial), the chance in the threshold taken in. The interval of the share is Wilson's.
+    `expected` is about 5 %, as near as the number of real clips allows (of 6 it is 14 %), and is the share of samples if they are of the law
+    of the real clips. `expected_low` and `expected_high` hold 95 % of what chance makes of it then, the chance in the threshold taken in: the
+    count is beta-binomial whatever the law, if samples and real clips are drawn independently. Samples that are asked for the very scenes of
+    the real clips vary with them, so that for them the range is too wide rather than too narrow. The interval of the share is Wilson's.
     """
     distances, known = ([near.distance for near in side] for side in (samples, real))
     rank = max(1, round(NEARER_THAN * (len(known) + 1)))

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.buckets import TooShort, Windows
 from data.files.reader import read_video
 from data.index import read_index
+from data.transforms import fit
 from data.world.captions import claim, prompt_for, said
 from data.world.sampling import draw_scene
 from data.world.splits import heldout, motions
@@ -53,6 +55,7 @@ class Plan:
         animated: clips whose first frame is given, under three captions each: so many of held-out combinations, so many of seen ones.
         difficulty: of the world the run was trained on.
         seed: of prompts, noise, the shuffled control and the bootstrap.
+        fps, clips_fps: of the videos that are made, and of the real clips.
     """
 
     prompts: int
@@ -61,6 +64,8 @@ class Plan:
     difficulty: str
     seed: int
     batch_size: int = 64
+    fps: float = 8.0
+    clips_fps: float = 8.0
 
     def __post_init__(self) -> None:
         for name in ("prompts", "seen", "animated"):
@@ -128,7 +133,7 @@ def evaluate_flow(
     reconstruct: Reconstruct,
     tokenizer: Tokenizer | None = None,
     frozen: Sequence[ClipFeatures] = (),
-    training: Training | None = None,
+    training: Training | str | None = None,
 ) -> Result:
     """A generator: prompt following with its controls, image to video, how far its clips lie from real and from training ones, and the VAE behind it.
 
@@ -136,7 +141,7 @@ def evaluate_flow(
         clips: of held-out combinations.
         seen_clips: that training did not show either, of combinations that it did.
         frozen: features besides our own that distances are taken over.
-        training: what samples are compared with to see whether they repeat it; None leaves that out.
+        training: what samples are compared with to see whether they repeat it; why there is nothing to compare with; None leaves that out.
     """
     unseen = draw_prompts(plan.prompts, plan.seed, plan.difficulty, "heldout")
     seen = draw_prompts(plan.seen, plan.seed, plan.difficulty, "val")
@@ -166,7 +171,7 @@ def evaluate_flow(
         "shuffled": prompt_following.summary(prompt_following.shuffled(records, plan.seed)),
         **_binding(records),
         **vae.figures,
-        "generated": _from_real(records, clips, plan.seed, frozen),
+        "generated": _from_real(plan, records, clips, frozen),
         "image_to_video": image_to_video.summary(animated, plan.seed),
         "image_to_video_seen": image_to_video.summary(animated_seen, plan.seed),
     }
@@ -195,22 +200,49 @@ def evaluate_flow(
         ],
     }
     if training is not None:
-        figures["memorisation"], gallery["nearest"] = _from_training(training, {"heldout": (records, clips), "seen": (seen_records, seen_clips)})
+        parts = {"heldout": (records, clips), "seen": (seen_records, seen_clips)}
+        figures["memorisation"], gallery["nearest"] = _from_training(plan, training, parts)
     wrong = [record for record in records[16:] if not record.verdict.correct][:8]
     sheet = [_row(record) for record in [*records[:16], *wrong]]
     sheet += [(item.video, f"first frame given, “{item.given.caption(item.mode)}”: {_marks(item.verdict)}") for item in _shown_animated(animated)]
     return Result(figures, gallery, sheet)
 
 
-def _from_real(records: Sequence[Record], clips: Sequence[Clip], seed: int, frozen: Sequence[ClipFeatures]) -> dict[str, Any]:
+def in_shape(video: Video, like: Video, fps: float, wanted_fps: float) -> Video:
+    """A real clip of `fps` as training sees it: the middle window of as many frames as `like` has, at its rate, fitted to its size.
+
+    Whole clips would be compared by other stretches of time than samples are, and would lie farther from training clips for that alone.
+
+    Raises: TooShort if it does not last as long.
+    """
+    frames, height, width = like.shape[:3]
+    return fit(video[Windows(np.arange(len(video)) / fps, frames, wanted_fps).pick(0.5)], height, width)
+
+
+def _from_real(plan: Plan, records: Sequence[Record], clips: Sequence[Clip], frozen: Sequence[ClipFeatures]) -> dict[str, Any]:
     """How far the videos of held-out prompts lie from as many real held-out clips: both are drawn from the same law of scenes."""
     n = min(len(records), len(clips))
-    return distances([clip.video for clip in clips[:n]], [record.video for record in records[:n]], seed, frozen=frozen) | {"n": n}
+    made = [record.video for record in records[:n]]
+    try:
+        real = [in_shape(clip.video, video, plan.clips_fps, plan.fps) for clip, video in zip(clips, made, strict=False)]
+    except TooShort as error:
+        return {"n": n, "why": f"a real clip {error}."}
+    return distances(real, made, plan.seed, frozen=frozen) | {"n": n}
 
 
-def _from_training(training: Training, parts: Mapping[str, tuple[Sequence[Record], Sequence[Clip]]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Whether samples repeat training clips, and the nearest pairs with their prompts."""
-    videos = {name: ([record.video for record in records], [clip.video for clip in clips]) for name, (records, clips) in parts.items()}
+def _from_training(
+    plan: Plan, training: Training | str, parts: Mapping[str, tuple[Sequence[Record], Sequence[Clip]]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Whether samples repeat training clips, and the nearest pairs with their prompts; or why that is not known."""
+    if isinstance(training, str):
+        return {"why": training}, []
+    try:
+        videos = {
+            name: ([record.video for record in records], [in_shape(clip.video, records[0].video, plan.clips_fps, plan.fps) for clip in clips])
+            for name, (records, clips) in parts.items()
+        }
+    except TooShort as error:
+        return {"why": f"a real clip {error}."}, []
     figures, pairs = memorisation(training, videos)
     return figures, [pair | {"prompt": parts[pair["part"]][0][pair["place"]].prompt.text} for pair in pairs]
 

@@ -8,9 +8,10 @@ Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/e
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ def main(config: Config) -> None:
         raise ConfigError(f"run={run} holds no config of a training run. Give the folder that train.py was given as run=.")
     if config["world"] is not None and config["videos"] is not None:
         raise ConfigError(f"world={config['world']} and videos={config['videos']} are both given. Set one of them, the other to null.")
+    if "dit" in saved["objective"] and config["videos"] is not None:
+        what = f"videos={config['videos']} are clips to measure a VAE on, but run={run} is a flow run, which is measured on a world"
+        raise ConfigError(f"{what}. Set videos=null, and world=<folder of make_world.py> if it was not trained on one.")
     own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
     frozen = features_of(config["features"], device)
     measure = own_result if own else world_result
@@ -67,10 +71,12 @@ def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[Froz
         counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
         seen_clips = read_clips(folder / "val", config["animated"])
         training = training_of(saved, config["neighbours"])
-        plan = Plan(**counts, difficulty=world["difficulty"])
+        plan = Plan(**counts, difficulty=world["difficulty"], fps=networks.shape.fps, clips_fps=world["fps"])
         result = flow_result(config, networks, plan, clips, seen_clips, frozen, training, device)
         protocol |= {"weights_sha256": networks.weights_sha256, "step": networks.step, "steps": config["steps"]}
-        protocol |= {name: described(config[name]) for name in ("solver", "guidance")} | {key: config[key] for key in ("prompts", "seen", "animated")}
+        protocol |= {name: described(config[name]) for name in ("solver", "guidance")} | {
+            key: config[key] for key in ("prompts", "seen", "animated", "neighbours")
+        }
     else:
         vae, digest = load_vae(run, device)
         print(f"{run}: {len(clips)} held-out clips")
@@ -139,7 +145,11 @@ def find_world(given: str | None, saved: Config) -> tuple[Path, dict]:
 
     Raises: ConfigError if there is none.
     """
-    folder = Path(given) if given is not None else Path(saved["data"]["val"]).parent.parent
+    val = saved["data"]["val"]
+    if given is None and not isinstance(val, str):
+        what = f"the run was trained with data.val={'null' if val is None else val}, which is no part of a world"
+        raise ConfigError(f"{what}. Set world=<folder of make_world.py>.")
+    folder = Path(given) if given is not None else Path(val).parent.parent
     try:
         return folder, json.loads((folder / "world.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -156,15 +166,14 @@ def features_of(given: object, device: str) -> list[FrozenFeatures]:
         raise ConfigError(str(error)) from None
 
 
-def training_of(saved: Config, most: int) -> Training | None:
-    """The run's training clips that samples are compared with; None, and why on the terminal, if there are none to read."""
+def training_of(saved: Config, most: int) -> Training | str | None:
+    """The run's training clips that samples are compared with, or why there are none to read; None if none are wanted."""
     if not most:
         return None
     try:
         return read_training(build(saved["data"] | {"memory_mb": 0}), most)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"whether samples repeat training clips is not measured: {error}")
-        return None
+        return str(error)
 
 
 def flow_result(
@@ -174,7 +183,7 @@ def flow_result(
     clips: Sequence,
     seen_clips: Sequence,
     frozen: Sequence[FrozenFeatures],
-    training: Training | None,
+    training: Training | str | None,
     device: str,
 ) -> Result:
     shape = networks.shape
@@ -249,17 +258,29 @@ def show(result: Result) -> None:
             for name in ("shape_and_colour", "motion", "first_frame_kept"):
                 if name in node:
                     line(f"  {mode}: {name}", node[name])
-    if "generated" in figures:
-        print(f"  videos of {figures['generated']['n']} held-out prompts against as many real held-out clips:")
-        for words in distances_in_words(figures["generated"], figures["generated"]["n"]):
-            print(f"    {words}")
-    if "memorisation" in figures:
-        node = figures["memorisation"]
-        print(f"  nearer to one of {node['training_clips']} training clips (of {node['of']}) than all but about 5 % of real clips are:")
-        for name, words in (("heldout", "held-out"), ("seen", "seen")):
-            line(f"  {words} prompts (chance up to {100 * node[name]['expected_high']:.0f} %)", node[name])
+    show_sets(figures, line)
     share = following["all"]
     print(f"held-out prompts with everything right: {100 * share['value']:.1f} % of {share['n']} (chance {100 * figures['chance']:.2f} %)")
+
+
+def show_sets(figures: Mapping[str, Any], line: Callable[[str, dict], None]) -> None:
+    """How far made videos lie from real ones, and whether they repeat training clips; why not, where that is not measured."""
+    if "generated" in figures:
+        node = figures["generated"]
+        print(f"  videos of {node['n']} held-out prompts against as many real held-out clips:")
+        for words in [f"not measured: {node['why']}"] if "why" in node else distances_in_words(node, node["n"]):
+            print(f"    {words}")
+    if "memorisation" not in figures:
+        return
+    node = figures["memorisation"]
+    if "why" in node:
+        print(f"  whether samples repeat training clips is not measured: {node['why']}")
+        return
+    unreadable = f", {node['unreadable']} more could not be read" if node["unreadable"] else ""
+    print(f"  nearer to one of {node['training_clips']} training clips (of {node['of']}{unreadable}) than almost all new real clips are:")
+    for name, words in (("heldout", "held-out"), ("seen", "seen")):
+        share = node[name]
+        line(f"  {words} (expected {100 * share['expected']:.1f}, to {100 * share['expected_high']:.0f})", share)
 
 
 if __name__ == "__main__":

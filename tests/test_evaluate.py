@@ -135,3 +135,40 @@ def test_clips_that_were_trained_on_measure_nothing(runs: Path, evaluate) -> Non
         assert words in err
         assert "Set videos=<a folder of other clips>" in err or "Set one of them" in err
         assert len(err.strip().splitlines()) == 1
+
+
+def test_a_flow_run_without_a_world_or_with_other_clips_says_what_to_set(runs: Path, tmp_path: Path, evaluate) -> None:
+    saved = load_run_config(runs / "held")
+    for name, val in {"null": None, "list": [str(runs / "others")], "text": str(runs / "others")}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(dump(saved | {"objective": {"dit": {}}, "data": saved["data"] | {"val": val}}))
+    for arguments, words in (
+        ([f"run={tmp_path / 'null'}"], "data.val=null, which is no part of a world. Set world=<folder of make_world.py>"),
+        ([f"run={tmp_path / 'list'}"], "which is no part of a world. Set world=<folder of make_world.py>"),
+        ([f"run={tmp_path / 'text'}"], "is no folder of scripts/make_world.py"),
+        ([f"run={tmp_path / 'null'}", f"videos={runs / 'others'}"], "is a flow run, which is measured on a world. Set videos=null"),
+    ):
+        code, _, err = evaluate(*arguments)
+        assert code == 1
+        assert words in err
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_training_clips_are_read_or_the_reason_is_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="evaluate")
+    saved = load_run_config(runs / "held")
+    found = script["training_of"](saved, 4)
+    assert (len(found.values), found.total, found.unreadable) == (4, 6, 0)
+    assert script["training_of"](saved, 0) is None
+    gone = script["training_of"](saved | {"data": saved["data"] | {"train": str(runs / "nowhere")}}, 4)
+    assert isinstance(gone, str)
+    assert "nowhere" in gone
+    share = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 6, "expected": 1 / 7, "expected_high": 0.5}
+    read = {"training_clips": 4, "of": 9, "unreadable": 2, "heldout": share, "seen": share}
+    for memorisation, wanted in (({"why": gone}, "not measured"), (read, "of 9, 2 more could not be read")):
+        figures = {"memorisation": memorisation, "generated": {"n": 6, "why": "a real clip has 6 frames"}}
+        script["show_sets"](figures, lambda name, _: print(name))
+        told = capsys.readouterr().out
+        assert wanted in told
+        assert "not measured: a real clip has 6 frames" in told
+    assert "held-out (expected 14.3, to 50)" in told

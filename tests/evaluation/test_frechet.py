@@ -1,11 +1,13 @@
 """Laws of the Frechet distance and of the named features it is taken over."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from data.world.render import render
 from data.world.sampling import draw_scene
-from evaluation.frechet import Gaussian, compare_sets, frechet, gaussian
+from evaluation.frechet import Gaussian, _Clips, compare_sets, frechet, gaussian
 from evaluation.video_features import WINDOW, Pixels, RandomConvolutions, Spectrum, distances, windows
 
 
@@ -70,6 +72,22 @@ def test_the_interval_covers_the_true_distance_about_as_often_as_it_says() -> No
         assert (found.samples, found.clips, found.dimensions) == (320, 80, 3)
         covered.append(found.low <= truth <= found.high)
     assert np.mean(covered) >= 0.83  # 95 % nominal, less for 60 resamples; 60 trials put three standard errors at 10 points
+
+
+def test_the_covariance_of_a_choice_of_clips_is_that_of_their_samples_and_no_clip_takes_memory_of_its_own() -> None:
+    """As numpy has it, of clips of unlike length, some drawn twice and some not at all."""
+    rng = np.random.default_rng(8)
+    parts = [rng.normal(size=(int(n), 4)) * [1, 2, 3, 4] + 50 for n in rng.integers(1, 9, 20)]
+    clips = _Clips.of(parts)
+    for _ in range(10):
+        picks = rng.integers(0, 20, 20)
+        chosen = np.concatenate([parts[pick] for pick in picks])
+        found = clips.gaussian(np.bincount(picks, minlength=20).astype(float))
+        assert found.n == len(chosen)
+        assert np.allclose(found.mean, chosen.mean(axis=0), rtol=1e-10, atol=0)
+        assert np.allclose(found.covariance, np.cov(chosen.T), rtol=1e-10, atol=1e-10)
+    kept = sum(getattr(clips, field.name).nbytes for field in fields(clips))
+    assert kept <= 2 * sum(part.nbytes for part in parts)
 
 
 def test_clips_are_drawn_in_pairs() -> None:

@@ -68,7 +68,7 @@ def test_features_are_what_the_network_itself_says(folders: Path, given: str, di
     features, video = FrozenFeatures(f"{kind}:{folders / name}"), clip(1)
     found = features(video)
     assert (found.shape, found.dtype, features.name) == ((samples, dimensions), np.float64, given)
-    prepared = Preprocessing.of(folders / name, kind, SIZE)(video)
+    prepared = Preprocessing.of(folders / name, kind, SIZE)(video)  # without a file, all alike
     with torch.no_grad():
         if kind == "videomae":
             direct = transformers.VideoMAEModel.from_pretrained(folders / name)(
@@ -104,10 +104,65 @@ def test_the_folder_says_how_frames_are_prepared(folders: Path, tmp_path: Path) 
         FrozenFeatures(f"dino:{folder}")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"size": 16, "resample": 2, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]},  # as DINO v1's
+        {"size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {"size": {"height": 16, "width": 16}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    ],
+)
+def test_a_vit_gets_frames_as_its_own_processor_in_transformers_makes_them(folders: Path, tmp_path: Path, told: dict[str, Any]) -> None:
+    folder, video = Path(shutil.copytree(folders / "dino1", tmp_path / "dino1")), clip(4, frames=1) // 2 + np.uint8(60)
+    (folder / "preprocessor_config.json").write_text(json.dumps(told | {"image_processor_type": "ViTImageProcessor"}))
+    own = transformers.ViTImageProcessor.from_pretrained(folder)(list(video), return_tensors="pt")["pixel_values"]
+    prepared = Preprocessing.of(folder, "dino", SIZE, "vit")(video)
+    assert prepared.shape == own.shape == (1, 3, SIZE, SIZE)
+    assert (prepared - own).abs().max() < 3 / 255 / 0.5  # it rounds to 8 bits, as Pillow does
+    model = transformers.ViTModel.from_pretrained(folder)
+    with torch.no_grad():
+        direct = model(pixel_values=own).last_hidden_state[:, 0]
+    off = np.abs(FrozenFeatures(f"dino:{folder}")(video) - direct.numpy()).max()
+    assert off < 0.02, off  # those levels; a crop moves them by 0.08
+
+
+def test_frames_of_a_size_that_the_network_does_not_take_are_noticed_at_once(folders: Path, tmp_path: Path) -> None:
+    for kind, name in (("dino", "dino1"), ("clip", "clip"), ("videomae", "mae")):
+        folder = Path(shutil.copytree(folders / name, tmp_path / name))
+        size = {"height": 24, "width": 24}
+        (folder / "preprocessor_config.json").write_text(json.dumps({"size": size, "crop_size": size}))
+        with pytest.raises(ValueError, match=r"prepares frames that its own .* does not take") as caught:
+            FrozenFeatures(f"{kind}:{folder}")
+        assert str(folder) in str(caught.value)
+    small = Path(shutil.copytree(folders / "dino2", tmp_path / "small"))
+    (small / "preprocessor_config.json").write_text(json.dumps({"size": 8, "crop_size": 16}))
+    with pytest.raises(ValueError, match=r"small prepares frames .* hold no middle of 16x16"):
+        FrozenFeatures(f"dino:{small}")
+
+
+def test_a_config_chooses_no_attention_of_its_own(folders: Path, tmp_path: Path) -> None:
+    """A name that is not transformers' own is a program that it would download."""
+    for kind, name in (("dino", "dino1"), ("dino", "dino2"), ("clip", "clip"), ("videomae", "mae")):
+        folder = Path(shutil.copytree(folders / name, tmp_path / name))
+        told = json.loads((folder / "config.json").read_text()) | {"attn_implementation": "someone/kernel"}
+        if name == "clip":
+            told["vision_config"] |= {"attn_implementation": "someone/kernel"}
+        (folder / "config.json").write_text(json.dumps(told))
+        changed, before = FrozenFeatures(f"{kind}:{folder}"), FrozenFeatures(f"{kind}:{folders / name}")
+        assert changed(clip(1)) == pytest.approx(before(clip(1)), abs=1e-6)
+
+
 def test_a_short_clip_is_spread_over_the_frames_that_the_network_takes(folders: Path) -> None:
     features, still = FrozenFeatures(f"videomae:{folders / 'mae'}"), clip(3, frames=1)
     assert features(still) == pytest.approx(features(np.repeat(still, 4, axis=0)), abs=1e-6)
     assert FrozenFeatures(f"dino:{folders / 'dino1'}")(still).shape == (1, 12)
+
+
+def test_a_long_clip_is_prepared_a_stretch_at_a_time(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, prepared, prepare = FrozenFeatures(f"videomae:{folders / 'mae'}"), [], Preprocessing.__call__
+    monkeypatch.setattr(Preprocessing, "__call__", lambda self, frames: (prepared.append(len(frames)), prepare(self, frames))[1])
+    assert len(features(clip(3, frames=14))) == 3
+    assert prepared == [4, 4, 4]
 
 
 def test_both_distances_are_taken_over_them_under_their_name(folders: Path) -> None:
@@ -117,7 +172,7 @@ def test_both_distances_are_taken_over_them_under_their_name(folders: Path) -> N
     assert found["frechet"]["dino:dino1"]["samples"] == 48
     assert found["kernel"]["dino:dino1"]["value"] > 0
     assert found["frechet"]["dino:dino1"]["left_out"] == 0  # whole clips: none is too small
-    assert "more than 12 samples" in found["frechet"]["videomae:mae"]["why"] or found["frechet"]["videomae:mae"]["samples"] == 12
+    assert "more than 12 samples" in found["frechet"]["videomae:mae"]["why"]
     assert found["kernel"]["videomae:mae"]["samples"] == 12
 
 
@@ -140,6 +195,55 @@ def without_a_layer(folder: Path) -> None:
 def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
+
+
+def sharded(*files: object) -> Callable[[Path], None]:
+    """An index that names files, the weights themselves in a pickle, in a folder within and beside the folder."""
+
+    def change(folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        weights = load_file(folder / "model.safetensors")
+        (folder / "in").mkdir()
+        torch.save(weights, folder / "pytorch_model.bin")
+        shutil.copy(folder / "model.safetensors", folder / "in/model.safetensors")
+        shutil.copy(folder / "model.safetensors", folder.parent / "model.safetensors")
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        named = {name: files[i % len(files)] for i, name in enumerate(weights)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": named}))
+
+    return change
+
+
+def configured(**keys: object) -> Callable[[Path], object]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | keys))
+
+
+def test_shards_beside_their_index_are_read(folders: Path, tmp_path: Path) -> None:
+    folder = broken(sharded("model-1.safetensors"))(folders / "dino1", tmp_path)
+    assert np.array_equal(FrozenFeatures(f"dino:{folder}")(clip(1)), FrozenFeatures(f"dino:{folders / 'dino1'}")(clip(1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            sharded("pytorch_model.bin"),
+            r"weight_map in .*index\.json names 'pytorch_model\.bin': wanted plain names of \*\.safetensors .* Set features",
+        ),
+        (sharded("model-1.safetensors", "pytorch_model.bin"), r"names 'pytorch_model\.bin'"),
+        (sharded("in/model.safetensors"), r"names 'in/model\.safetensors'"),
+        (sharded("../model.safetensors"), r"names '\.\./model\.safetensors'"),
+        (sharded(3), "names '3'"),
+        (lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": 1}'), "cannot be read as an index of weights"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), r"holds adapter_config\.json, which leads to other weights"),
+        (configured(transformers_weights="adapter_model.bin"), r"holds transformers_weights in config\.json"),
+    ],
+)
+def test_a_folder_that_leads_to_other_weights_is_refused(folders: Path, tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+    folder = broken(make)(folders / "dino1", tmp_path)
+    with pytest.raises(ValueError, match=said):
+        FrozenFeatures(f"dino:{folder}")
 
 
 @pytest.mark.parametrize(

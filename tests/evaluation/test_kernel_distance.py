@@ -7,6 +7,7 @@ import pytest
 
 from evaluation import kernel_distance as module
 from evaluation.kernel_distance import kernel_distance
+from evaluation.report_sets import distance_tables
 from evaluation.video_features import distances, in_words
 
 
@@ -82,14 +83,23 @@ def test_pairs_of_clips_are_drawn_and_not_clips_of_each_side() -> None:
     assert found.high - found.low < 1e-3
 
 
-def test_many_samples_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLES", 12)
-    sources = [np.arange(9.0)[:, None] + clip for clip in range(4)]
-    few = [part[[0, 3, 6]] for part in sources]
-    results = [part[::-1] for part in sources]
+def test_many_samples_are_thinned_without_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight rows of eight windows, of which eight are taken: every eighth would all be of the first column."""
+    monkeypatch.setattr(module, "SAMPLES", 320)
+    places = [np.arange(64.0)] * 40
+    taken = [module._thinned([part[:, None] for part in side])[clip].ravel() for side in (places, places[:]) for clip in range(40)]
+    columns = np.bincount(np.concatenate(taken[:40]).astype(int) % 8, minlength=8)
+    assert all(len(set(part)) == 8 for part in taken)
+    assert all(np.array_equal(one, other) for one, other in zip(taken[:40], taken[40:], strict=True)), "the same places of clip and counterpart"
+    assert len({part.tobytes() for part in taken}) > 30, "other places of other clips"
+    assert 15 <= columns.min() <= columns.max() <= 65, "about 40 of each column: four standard deviations are 25"
+    rng = np.random.default_rng(7)
+    sources, results = ([rng.normal(size=(64, 1)) + shift for _ in range(40)] for shift in (0, 0.5))
     found = kernel_distance(sources, results, 1.0, seed=0, resamples=2)
-    assert found.samples == 12
-    assert found.value == pytest.approx(naive(few, [part[[0, 3, 6]] for part in results], 1.0), rel=1e-9)
+    assert found.samples == 320
+    few = [[side[clip][taken[clip].astype(int)] for clip in range(40)] for side in (sources, results)]
+    assert found.value == pytest.approx(naive(few[0], few[1], 1.0), rel=1e-9)
+    assert kernel_distance(sources, results, 1.0, seed=5, resamples=2).value == found.value, "no seed changes which"
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -112,6 +122,15 @@ def test_few_clips_have_a_kernel_distance_where_they_have_no_frechet_distance_an
     assert any(line.startswith("kernel distance pixels-4x4x4: ") and line.endswith("n=6") for line in told)
     assert any(line.startswith("Frechet pixels-4x4x4: not measured (") for line in told)
     assert not any("FVD" in line or "KVD" in line for line in told)
+
+
+def test_why_there_is_no_kernel_distance_stands_on_the_page_and_a_common_cause_once() -> None:
+    """One clip of two dozen windows has a Frechet distance over 23 features and no kernel distance."""
+    clip = np.random.default_rng(9).integers(0, 256, (8 * 26, 32, 32, 3), dtype=np.uint8)
+    text = distance_tables(distances([clip], [clip // 2], resamples=4) | {"n": 1})
+    assert "None over <code>spectrum-23</code>: a kernel distance needs" in text
+    small = distances([clip[:1]], [clip[:1]], resamples=4) | {"n": 1}
+    assert distance_tables(small).count("None over <code>spectrum-23</code>") == 1
 
 
 def test_a_kernel_distance_grows_with_what_is_wrong() -> None:
