@@ -136,7 +136,7 @@ class FrozenFeatures:
         edge = max(int(own.image_size), *(self._prepare.crop or (0,)))
         try:  # now, and not after hours of sampling
             self(np.zeros((1, edge, edge, 3), np.uint8))
-        except Exception as error:
+        except Exception as error:  # whatever its layers raise at a size that they do not take
             why = " ".join(str(error).split())[:300]
             raise ValueError(f"{folder} prepares frames that its own {model} does not take ({why}). Correct its preprocessor_config.json.") from error
 
