@@ -48,7 +48,7 @@ class Local:
         self._pool, self._lock, self._running, self._stopped = ThreadPoolExecutor(processes), threading.Lock(), list[Process](), False
 
     def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
-        return [self._pool.submit(run, job, self.threads, self._started) for job in jobs]
+        return [self._pool.submit(run, job, self.threads, self._started, lambda: self._stopped) for job in jobs]
 
     def stop(self) -> None:
         with self._lock:

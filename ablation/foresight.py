@@ -15,10 +15,9 @@ def foresight(config: Config, runs: Sequence[Run], earlier: Results) -> str:
     """Arms and what they cost, then for each measure the smallest effect that so many seeds find, and how many the declared one needs.
 
     Args:
-        earlier: results.json of runs that are done, or nothing.
+        earlier: what those of them that are done have measured: see ablation.results.gathered.
     """
     ablation = config["ablation"]
-    earlier = earlier if earlier.get("budget") == dict(budget(config)) else {}  # runs of another length tell nothing of these
     count, arms = len({run.seed for run in runs}), list(dict.fromkeys(run.arm for run in runs))
     lines = [ablation["question"], f"{len(runs)} runs: {len(arms)} arms x {count} seeds, {sum(run.job.done for run in runs)} of them done", ""]
     for name in arms:
@@ -54,9 +53,8 @@ def _power(name: str, node: Mapping[str, Any], earlier: Results, count: int, com
 def _deviation(name: str, earlier: Results) -> tuple[float | None, str]:
     """The largest deviation of an arm's differences to the baseline in runs that are done."""
     found = []
-    arms = earlier.get("arms", {})
-    values = {arm: {run["seed"]: run["values"][name] for run in node["runs"] if name in run["values"]} for arm, node in arms.items()}
-    base = values.get(earlier.get("baseline", ""), {})
+    values = {arm: {run["seed"]: run["values"][name] for run in node["runs"] if name in run["values"]} for arm, node in earlier["arms"].items()}
+    base = values[earlier["baseline"]]
     for arm, own in values.items():
         shared = sorted(set(own) & set(base))
         if arm != earlier["baseline"] and len(shared) >= 2:
@@ -75,5 +73,5 @@ def _total(runs: Sequence[Run], budget_s: float | None, took_s: float | None) ->
 
 
 def _seconds(earlier: Results) -> float | None:
-    took = [run["seconds"] for node in earlier.get("arms", {}).values() for run in node["runs"] if run["seconds"]]
+    took = [run["seconds"] for node in earlier["arms"].values() for run in node["runs"] if run["seconds"]]
     return sum(took) / len(took) if took else None

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from runtime.config import ROOT
 from runtime.files import write_text
+from runtime.machine import provenance
 
 SHOWN_LINES = 8  # of a failed command's log
+WAIT_S = 0.5  # between two looks at a lock
 FAILED = " failed: "  # between a job's name and what went wrong
 Process = subprocess.Popen[bytes]
 
@@ -30,7 +32,8 @@ class Job:
         folder: what the commands fill.
         result: file in the folder that the last command writes; without it nothing is done, whatever done.json says.
         commands: each a script and its arguments.
-        notes: folder for done.json and log.txt; None: the same folder. Not every command takes one that is not empty.
+        notes: folder for done.json, job.lock and log.txt; None: the same folder. Not every command takes one that is not empty.
+        work: what the commands come to, where several ways to write them come to the same; None: they are as they are written.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Job:
     result: str
     commands: tuple[tuple[str, ...], ...]
     notes: Path | None = None
+    work: str | None = None
 
     @property
     def log(self) -> Path:
@@ -46,28 +50,33 @@ class Job:
 
     @property
     def note(self) -> Path:
-        """The commands that have run to their end."""
+        """That the commands have run to their end, and where."""
         return (self.notes or self.folder) / "done.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever runs the job and by its commands: also by one that outlived whoever started it."""
+        return (self.notes or self.folder) / "job.lock"
 
     @property
     def done(self) -> bool:
         """Whether these very commands have run to their end before."""
         try:
-            return json.loads(self.note.read_text(encoding="utf-8")) == self._facts()
-        except (OSError, ValueError):
+            return self._facts().items() <= json.loads(self.note.read_text(encoding="utf-8")).items()
+        except (OSError, ValueError, AttributeError):
             return False
 
     def _facts(self) -> dict[str, Any]:
-        """What done.json holds: a result that somebody else has written since is not these commands'."""
+        """What done.json has to hold: a result that somebody else has written since is not these commands'."""
         sha256 = hashlib.sha256((self.folder / self.result).read_bytes()).hexdigest()
-        return {"commands": [list(command) for command in self.commands], "sha256": sha256}
+        return {"work": self.work or [list(command) for command in self.commands], "sha256": sha256}
 
     @property
     def running(self) -> bool:
-        """Whether a process holds the folder as a run: one that outlived whoever started it, say."""
+        """Whether anybody is at it."""
         try:
-            with open(self.folder / "run.lock", "r+", encoding="utf-8") as lock:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open(self.lock, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
         except OSError:
@@ -79,21 +88,44 @@ class JobError(RuntimeError):
     """A command failed; the message holds the end of what it said."""
 
 
-def run(job: Job, threads: int | None = None, started: Callable[[Process], None] = lambda _: None) -> None:
-    """Run a job's commands, unless they are done. What they print goes to the job's log; Ctrl-C at the terminal does not reach them.
+def run(
+    job: Job,
+    threads: int | None = None,
+    started: Callable[[Process], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run a job's commands, unless they are done; whoever else is at them is waited for.
+
+    What they print goes to the job's log; Ctrl-C at the terminal does not reach them.
 
     Args:
         threads: of one operation on a CPU; None: PyTorch's choice.
         started: is shown each process, to be able to end it.
+        stopped: whether to give up waiting.
     Raises: JobError if one fails.
     """
     if job.done:
         return
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    while job.running:
-        time.sleep(1)
-    if job.done:  # by the one that was waited for
-        return
+    with open(job.lock, "ab") as lock:
+        while not _taken(lock):
+            if stopped():
+                return
+            time.sleep(WAIT_S)
+        if not job.done:  # by the one that was waited for
+            _work(job, threads, started, lock)
+
+
+def _taken(lock: BinaryIO) -> bool:
+    """flock, not a record lock: the commands inherit it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _work(job: Job, threads: int | None, started: Callable[[Process], None], lock: BinaryIO) -> None:
     job.note.unlink(missing_ok=True)
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     for command in job.commands:
@@ -101,7 +133,8 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
             log.write(f"$ python {shlex.join(command)}\n".encode())
             log.flush()
             called = [sys.executable, str(ROOT / command[0]), *command[1:]]
-            with subprocess.Popen(called, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
+            held = (lock.fileno(),)
+            with subprocess.Popen(called, stdout=log, stderr=log, env=environment, start_new_session=True, pass_fds=held) as process:
                 started(process)
                 try:
                     code = process.wait()
@@ -116,7 +149,7 @@ def run(job: Job, threads: int | None = None, started: Callable[[Process], None]
             raise JobError("\n".join([f"{job.name}{FAILED}{cause}", ended, *said, f"  the whole log: {job.log}"]))
     if not (job.folder / job.result).exists():
         raise JobError(f"{job.name}{FAILED}its commands ended well and left no {job.folder / job.result}\n  the whole log: {job.log}")
-    write_text(job.note, json.dumps(job._facts(), indent=1) + "\n")
+    write_text(job.note, json.dumps(job._facts() | {"on": provenance()}, indent=1) + "\n")
 
 
 def run_at(where: str, job: Job, threads: int | None) -> None:

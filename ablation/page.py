@@ -301,8 +301,7 @@ def _protocol(results: Results, media: Media) -> str:
         "budget": budget_words(results),
         "statistics": meaning(results),
         "p, exchanges": "of all exchanges of arm and baseline within seeds: assumes nothing about the noise, but needs six seeds to get under 0.05",
-        "machine": results["machine"],
-        "versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        "made on": "; ".join(results["machines"]),
         "whole time": f"{results['seconds'] / 60:.0f} minutes",
     }
     facts |= {"not shown": "; ".join(media.missing)} if media.missing else {}

@@ -18,6 +18,7 @@ from runtime.build import build
 from runtime.build import check as check_built
 from runtime.config import CONFIGS, Complete, Config, ConfigError, compose, nearest
 
+RUNS = "runs"  # folder of all ablations' runs: those that are alike, as many baselines are, are made once
 BUDGETS = ("flop", "steps", "seconds")
 SOURCES = ("validation", "evaluation")
 
@@ -49,17 +50,22 @@ def plan(config: Config, complete: Complete | None = None) -> list[Run]:
     Raises: ConfigError naming the key, before anything runs.
     """
     check(config)
-    ablation, out = config["ablation"], Path(config["out"]) / config["ablation"]["name"]
     costs = {name: _cost(config, overrides, complete) for name, overrides in chosen(config).items()}
+    arms = {digest: name for name, (*_, digest) in reversed(costs.items())}
+    for name, (*_, digest) in costs.items():
+        if arms[digest] != name:
+            raise ConfigError(f"arms {arms[digest]} and {name} come to the same config: there is nothing to compare. Set arms.")
+    measuring = _measuring(config)
     runs = []
     for seed in seeds(config):
         for name, (given, steps, flop, parameters, digest) in costs.items():
             overrides = [*given, f"seed={seed}"]
-            folder = out / f"{_plain(name)}-{digest}-seed-{seed}"
+            folder = Path(config["out"]) / RUNS / f"{digest}-seed-{seed}"
             commands = [("train.py", f"run={folder}", *overrides)]
-            if any(measure["from"] == "evaluation" for measure in measures(config).values()):
-                commands.append(("scripts/evaluate.py", f"run={folder}", *ablation["evaluate"]))
-            job = Job(f"{name}, seed {seed}", folder, "evaluation.json" if len(commands) > 1 else "cost.json", tuple(commands))
+            if measuring is not None:
+                commands.append(("scripts/evaluate.py", f"run={folder}", *measuring))
+            result = "cost.json" if measuring is None else "evaluation.json"
+            job = Job(f"{name}, seed {seed}", folder, result, tuple(commands), work=digest)
             runs.append(Run(name, seed, job, steps, flop, parameters))
     return runs
 
@@ -88,6 +94,20 @@ def seeds(config: Config) -> list[int]:
     return list(range(given)) if isinstance(given, int) else list(given)
 
 
+def asked(config: Config) -> str:
+    """The ablation's name and what the command line asks otherwise than its YAML: each question has a page of its own."""
+    ablation, own, words = config["ablation"], seeds(config), [config["ablation"]["name"]]
+    if set(chosen(config)) != set(ablation["arms"]):
+        words += ["only", *(_plain(name) for name in chosen(config) if name != ablation["baseline"])]
+    if own != seeds(config | {"seeds": None}):
+        in_a_row = len(own) > 2 and own == list(range(own[0], own[0] + len(own)))
+        words += ["seeds", *([str(own[0]), "to", str(own[-1])] if in_a_row else map(str, own))]
+    if budget(config) != ablation["budget"]:
+        ((key, value),) = ((key, value) for key, value in budget(config).items() if value is not None)
+        words += ["budget", f"{value / 1e12:g}-tflop" if key == "flop" else f"{value:g}-{key}"]
+    return "-".join(words)
+
+
 def budget(config: Config) -> Config:
     """The ablation's budget, or that of the command line in its place."""
     return config["budget"] if any(config["budget"].values()) else config["ablation"]["budget"]
@@ -100,13 +120,12 @@ def check(config: Config) -> None:
         raise ConfigError(f"ablation has no value. Set ablation= one of {', '.join(options)}.")
     ablation = config["ablation"]
     arms, baseline, only = ablation["arms"], ablation["baseline"], config["only"]
-    if not re.fullmatch(r"\w[\w-]*", str(ablation["name"])):
-        raise ConfigError(f"ablation.name={ablation['name']!r} becomes a folder: letters, digits, - and _. Set name in the ablation's YAML.")
+    if not re.fullmatch(r"\w[\w-]*", str(ablation["name"])) or ablation["name"] == RUNS:
+        wanted = f"letters, digits, - and _, and not {RUNS}, where all runs lie"
+        raise ConfigError(f"ablation.name={ablation['name']!r} becomes a folder: {wanted}. Set name in the ablation's YAML.")
     if len(arms) < 2 or baseline not in arms:
         told = f"got {len(arms)} arms ({', '.join(arms)}) and baseline={baseline}; wanted at least two arms, the baseline among them"
         raise ConfigError(f"{told}. Set arms and baseline in the ablation's YAML.")
-    if len({_plain(name) for name in arms}) < len(arms):
-        raise ConfigError(f"arms {', '.join(arms)}: two of them would share a folder, wanted names that differ in letters or digits. Set arms.")
     if only is not None and not isinstance(only, list):
         raise ConfigError(f"only={only!r} must be a list of arms: only=[{only}]. Set only, or null for all.")
     for name in map(str, only or ()):
@@ -146,8 +165,14 @@ def _cost(config: Config, overrides: Sequence[str], complete: Complete | None) -
     flop, parameters = _step_cost(composed)
     steps = None if paid["seconds"] else int(paid["steps"] or steps_for(paid["flop"], flop))
     length = [f"trainer.max_steps={steps}"] if steps else ["trainer.max_steps=null", f"trainer.budget_s={paid['seconds']}"]
-    facts = [composed, length, _weights_of(composed["vae_run"])]  # an arm of which anything was changed is another run
-    return [*given, *length], steps, flop, parameters, hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:6]
+    facts = [composed, length, _weights_of(composed["vae_run"]), _measuring(config)]  # an arm of which anything was changed is another run
+    return [*given, *length], steps, flop, parameters, hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+
+
+def _measuring(config: Config) -> list[str] | None:
+    """What scripts/evaluate.py is given besides the run; None where no measure asks for it."""
+    asks = any(measure["from"] == "evaluation" for measure in measures(config).values())
+    return list(config["ablation"]["evaluate"]) if asks else None
 
 
 def _weights_of(run: str | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablation.jobs import FAILED
 from ablation.plan import Run, budget, measures, seeds
-from evaluation.suite import machine, versions
+from evaluation.report import read_json
 from runtime.config import Config
 
 Node = Mapping[str, Any]
@@ -44,8 +44,7 @@ def gathered(config: Config, runs: Sequence[Run], errors: Mapping[str, str], com
         "budget": dict(budget(config)),
         "measures": {name: {key: node[key] for key in described} for name, node in measures(config).items()},
         "arms": arms,
-        "machine": machine(),
-        "versions": versions(),
+        "machines": sorted({read_json(run.job.note)["on"] for run in runs if run.job.done}),
         "seconds": round(seconds, 1),
     }
 
@@ -57,7 +56,7 @@ def newest_step(folder: Path) -> int:
 
 def _entry(run: Run, wanted: Node, error: str | None) -> dict[str, Any]:
     """One run of results.json."""
-    cost = _json(run.job.folder / "cost.json")
+    cost = read_json(run.job.folder / "cost.json")
     values: dict[str, float] = {}
     if error is None:
         found = {name: _value(run.job.folder, node) for name, node in wanted.items()}
@@ -80,7 +79,7 @@ def _cause(error: str) -> str:
 
 def _value(folder: Path, measure: Node) -> float | None:
     """A finite figure by its dotted key: of the last validation, or of the evaluation; None where there is none."""
-    node: Any = _json(folder / "evaluation.json")
+    node: Any = read_json(folder / "evaluation.json")
     if measure["from"] == "validation":
         node = next((row for row in reversed(_rows(folder / "metrics.jsonl")) if row.get("kind") == "val"), {})
     for key in measure["key"].split("."):
@@ -94,7 +93,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

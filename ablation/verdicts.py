@@ -179,8 +179,7 @@ def markdown(results: Results) -> str:
             difference = "" if row.effect is None else f"{scale.difference(row.effect)} "
             cells += [scale.mean(row.mean), "baseline" if row.verdict is None else f"{difference}**{row.verdict}**"]
         lines.append(f"| {' | '.join(map(_cell, [*cells, *costs(results, arm)]))} |")
-    machine = ", ".join([results["machine"], *(f"{name} {version}" for name, version in results["versions"].items())])
-    protocol = f"`{results['command']}`: {budget_words(results)}, {seed_words(results['seeds'])}; {machine}."
+    protocol = f"`{results['command']}`: {budget_words(results)}, {seed_words(results['seeds'])}; {'; '.join(results['machines'])}."
     parts = [f"# {results['question']}", protocol, "\n".join(lines), meaning(results)]
     missing = gaps(results)
     parts += ["Left out of every comparison:\n\n" + "\n".join(f"- {line}" for line in missing)] if missing else []
@@ -191,11 +190,11 @@ def csv(results: Results) -> str:
     """Every single figure, unrounded: a line for each arm, seed and measure, its value empty where there is none."""
     file = StringIO()
     table = writer.writer(file, lineterminator="\n")
-    table.writerow(("arm", "seed", "measure", "value", "flop", "seconds", "error"))
+    table.writerow(("arm", "seed", "measure", "value", "flop", "seconds", "error", "run"))
     for arm, node in results["arms"].items():
         for run in node["runs"]:
             for measure in results["measures"]:
-                table.writerow((arm, run["seed"], measure, run["values"].get(measure), run["flop"], run["seconds"], run["error"]))
+                table.writerow((arm, run["seed"], measure, run["values"].get(measure), run["flop"], run["seconds"], run["error"], run["run"]))
     return file.getvalue()
 
 

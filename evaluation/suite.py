@@ -1,11 +1,8 @@
 """The whole evaluation of a run: real clips, prompts and two or three callables in; figures and what to show of them out."""
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -267,29 +264,6 @@ def values(difficulty: str) -> dict[str, int]:
     and chance comes out too high."""
     own = {"shape": len(SHAPES), "colour": len(COLOURS), "motion": len(motions(difficulty))}
     return own | ({"background": len(PLAIN_BACKGROUNDS)} if difficulty == "easy" else {})
-
-
-def machine() -> str:
-    """This machine in words: processor, cores, memory."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
-    except (OSError, ValueError, AttributeError):
-        memory = ""
-    return f"{name}, {os.cpu_count()} cores{memory}, {platform.system()}"
-
-
-def versions() -> dict[str, str]:
-    """What computed the figures."""
-    found = {"python": platform.python_version()}
-    for name in ("kinora", "torch", "numpy", "av"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _lines(path: Path, count: int) -> list[dict[str, Any]]:

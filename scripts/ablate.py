@@ -2,6 +2,7 @@
 
 Trains every arm of configs/ablation/<name>.yaml under the same seeds at the same budget, a process for each, and measures it. Stopped at any
 moment, the same command goes on; runs that are done are not repeated. Writes <out>/<name>/results.json and, from it, table.md, table.csv, page.html.
+Other seeds, budgets or a choice of arms have a folder of their own, which says so. Runs of all ablations lie in <out>/runs/.
 """
 
 import json
@@ -15,11 +16,12 @@ from typing import Any
 from ablation.engines import Engine, Local
 from ablation.foresight import foresight
 from ablation.page import page
-from ablation.plan import check, plan, prepared
+from ablation.plan import asked, check, plan, prepared
 from ablation.results import gathered
 from ablation.verdicts import csv, markdown, sentences
 from ablation.watch import work
-from runtime.config import Config, ConfigError, build, entry
+from evaluation.report import read_json
+from runtime.config import Config, build, entry
 from runtime.files import write_text
 from runtime.preemption import StopRequest
 from training.vae_bundle import vae_config
@@ -29,7 +31,7 @@ from training.vae_bundle import vae_config
 def main(config: Config) -> None:
     check(config)
     engine: Engine = build(config["engine"])
-    folder = Path(config["out"]) / config["ablation"]["name"]
+    folder = Path(config["out"]) / asked(config)
     with StopRequest() as stop:
         for job in prepared(config):
             if not job.done:
@@ -37,18 +39,18 @@ def main(config: Config) -> None:
                 if work(Local(processes=1, threads=None), [job], stop):
                     raise RuntimeError(f"{job.name} could not be made, see above. Mend the cause, then run the same command again.")
         runs = plan(config, with_vae)
-        earlier = saved(folder)
         if config["plan"]:
-            print(foresight(config, runs, earlier))
+            print(foresight(config, runs, gathered(config, runs, {}, "", 0.0)))
             return
-        begun, command = time.monotonic() - earlier.get("seconds", 0.0), shlex.join(["python", "scripts/ablate.py", *sys.argv[1:]])
+        begun = time.monotonic() - read_json(folder / "results.json").get("seconds", 0.0)
+        command = shlex.join(["python", "scripts/ablate.py", *sys.argv[1:]])
 
         def publish(errors: Mapping[str, str]) -> dict[str, Any]:
             results = gathered(config, runs, errors, command, time.monotonic() - begun)
             write(results, folder, config["docs"])
             return results
 
-        print(f"{len(runs)} runs, {sum(run.job.done for run in runs)} of them done before, in {folder}", flush=True)
+        print(f"{len(runs)} runs, {sum(run.job.done for run in runs)} of them done before; {folder}", flush=True)
         errors = work(engine, [run.job for run in runs], stop, publish)
     told = [f"  {sentence}" for sentence in sentences(publish(errors))]
     print("\n".join(["", config["ablation"]["question"], *told, str(folder / "page.html")]))
@@ -61,18 +63,6 @@ def with_vae(look: Callable[[str], Any]) -> Config:
     return {"objective.vae": vae_config(look("vae_run"), look("run"))} if look("objective.dit") is not None else {}
 
 
-def saved(folder: Path) -> dict[str, Any]:
-    """results.json of an earlier start, empty if there is none.
-
-    Raises: ConfigError if it is damaged.
-    """
-    path = folder / "results.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ConfigError(f"{path} is not readable as JSON ({error}). Remove it: it is made again from the runs.") from None
-
-
 def write(results: Mapping[str, Any], folder: Path, docs: str | None) -> None:
     """Raw figures first, then all that is made of them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +73,7 @@ def write(results: Mapping[str, Any], folder: Path, docs: str | None) -> None:
     write_text(folder / "page.html", page(results, Path()))
     if docs is not None:
         Path(docs).mkdir(parents=True, exist_ok=True)
-        write_text(Path(docs) / f"{results['name']}.md", table)
+        write_text(Path(docs) / f"{folder.name}.md", table)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ from evaluation.autoencoder import Tokenizer, evaluate_videos, in_words, latent_
 from evaluation.frozen_features import FrozenFeatures, read_features
 from evaluation.gallery import Result, Video, write
 from evaluation.nearest import Training, read_training
-from evaluation.suite import Plan, evaluate_flow, evaluate_vae, machine, read_clips, versions
+from evaluation.suite import Plan, evaluate_flow, evaluate_vae, read_clips
 from evaluation.video_features import in_words as distances_in_words
 from models.geometry import latent_grid
 from models.vae import VideoVAE
 from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
 from runtime.config import Config, ConfigError, build, check, entry, load_run_config
 from runtime.device import pick_device
+from runtime.machine import machine, versions
 from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator
 
 

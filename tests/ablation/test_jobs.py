@@ -1,10 +1,12 @@
 """A job is done once, goes on where it stopped, and says why it failed."""
 
-import fcntl
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,21 +83,74 @@ def test_a_folder_that_another_process_works_in_is_waited_for(tmp_path: Path, sc
     one = job(tmp_path, script, "1")
     one.folder.mkdir()
     assert not one.running
-    hold = f"import fcntl, sys; f = open({str(one.folder / 'run.lock')!r}, 'a+'); fcntl.lockf(f, {int(fcntl.LOCK_EX)})"
-    held = subprocess.Popen(
-        [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert held.stdin is not None
-    assert held.stdout is not None
-    held.stdout.readline()
-    assert one.running
-    waiting = threading.Thread(target=run, args=(one,))
-    waiting.start()
-    time.sleep(0.3)
-    assert not (one.folder / "calls").exists(), "it has not waited"
-    held.communicate()
+    with held(one):
+        assert one.running
+        waiting = threading.Thread(target=run, args=(one,))
+        waiting.start()
+        time.sleep(0.3)
+        assert not (one.folder / "calls").exists(), "it has not waited"
     waiting.join(timeout=30)
     assert one.done
+    assert not one.running
+
+
+def test_who_waits_can_be_told_to_stop(tmp_path: Path, script: str) -> None:
+    one = job(tmp_path, script, "1")
+    one.folder.mkdir()
+    with held(one):
+        run(one, stopped=lambda: True)
+    assert not one.done
+
+
+def test_a_command_that_outlives_whoever_started_it_still_holds_the_job(tmp_path: Path) -> None:
+    """As after kill -9 of scripts/ablate.py: a second start must not work in the same folder."""
+    script = tmp_path / "long.py"
+    script.write_text("import sys; open(sys.argv[1] + '/begun', 'w'); sys.stdin.read()")
+    one = Job("a job", tmp_path / "run", "none", ((str(script), str(tmp_path / "run")),))
+    call = f"from pathlib import Path; from ablation.jobs import Job, run; run(Job('a', Path({str(one.folder)!r}), 'none', {one.commands!r}))"
+    starter = subprocess.Popen([sys.executable, "-c", call], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    wait_for((one.folder / "begun").exists)
+    starter.kill()
+    starter.wait()
+    assert one.running
+    assert starter.stdin is not None
+    starter.stdin.close()
+    wait_for(lambda: not one.running)
+
+
+def test_two_starts_of_one_job_do_its_work_once(tmp_path: Path, script: str) -> None:
+    one = job(tmp_path, script, "1", "2")
+    both = [threading.Thread(target=run, args=(one,)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(timeout=30)
+    assert (one.folder / "calls").read_text() == "12"
+
+
+def test_work_that_comes_to_the_same_is_the_same_however_it_is_written(tmp_path: Path, script: str) -> None:
+    first, second = (replace(job(tmp_path, script, *numbers), work="alike") for numbers in ("12", "21"))
+    run(first)
+    assert second.done
+    assert not replace(second, work="unlike").done
+
+
+@contextmanager
+def held(one: Job) -> Iterator[None]:
+    """Another process has the job."""
+    hold = f"import fcntl, sys; f = open({str(one.lock)!r}, 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.05)
 
 
 def test_notes_may_lie_elsewhere_for_a_command_that_wants_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -105,7 +160,7 @@ def test_notes_may_lie_elsewhere_for_a_command_that_wants_a_folder_of_its_own(tm
     for _ in range(2):
         run(one)
     assert [path.name for path in one.folder.iterdir()] == ["result.json"]
-    assert sorted(path.name for path in (tmp_path / "made" / "it").iterdir()) == ["done.json", "log.txt"]
+    assert sorted(path.name for path in (tmp_path / "made" / "it").iterdir()) == ["done.json", "job.lock", "log.txt"]
 
 
 def test_paths_are_relative_to_where_the_user_stands(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:

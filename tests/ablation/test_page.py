@@ -78,7 +78,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pa
         "following": {"label": "prompts followed", "better": "higher", "smallest": 0.03, "share": True},
     }
     facts = {"name": "width", "question": "How wide?", "command": "python scripts/ablate.py ablation=width", "baseline": "base"}
-    facts |= {"machine": "a machine", "versions": {"torch": "9"}, "seconds": 600.0, "seeds": list(SEEDS), "measures": measures, "arms": arms}
+    facts |= {"machines": ["a machine, torch 9", "another"], "seconds": 600.0, "seeds": list(SEEDS), "measures": measures, "arms": arms}
     return facts | {"budget": {"flop": 1e12, "steps": None, "seconds": None}}, root
 
 
@@ -232,7 +232,7 @@ def test_arms_that_did_not_cost_the_same_are_said_to(complete: str, results: dic
 
 def test_whatever_was_written_is_text_and_never_markup(results: dict[str, Any], root: Path) -> None:
     evil = '</q><script>alert("x")</script> & \'"><img src=http://example.org/x> ${aspect} $'
-    results |= {"question": evil, "command": evil, "machine": evil}
+    results |= {"question": evil, "command": evil, "machines": [evil]}
     results["measures"]["loss"]["label"] = evil
     results["arms"]["odd"]["overrides"] = [evil]
     results["arms"]["odd"]["runs"][0] |= {"values": {}, "error": evil}

@@ -10,7 +10,7 @@ import pytest
 
 import ablation.plan
 from ablation.foresight import foresight
-from ablation.plan import Run, check, measures, plan, prepared, seeds, step_cost, steps_for
+from ablation.plan import Run, asked, check, measures, plan, prepared, seeds, step_cost, steps_for
 from runtime.config import CONFIGS, Config, ConfigError, compose
 
 SHIPPED = sorted(path.stem for path in (CONFIGS / "ablation").glob("[!_]*.yaml"))
@@ -56,7 +56,7 @@ def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds
         assert f"trainer.max_steps={run.steps}" in run.job.commands[0]
     for arm in given["ablation"]["arms"]:
         assert [run.seed for run in found if run.arm == arm] == list(range(6))
-    assert len({run.job.folder for run in found}) == len(found)
+    assert len({run.job.folder for run in found}) == len(found), "two arms are the same run"
     assert len({run.job.name for run in found}) == len(found)
 
 
@@ -69,9 +69,6 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(name: str) -> None:
         own = {word for word in run.job.commands[0] if word not in common and not word.startswith(("run=", "trainer.max_steps="))}
         assert own <= set(arms[run.arm]), run.arm
         assert "seed=3" in run.job.commands[0]
-    given = config(name)["ablation"]["common"]
-    configs = [str(composed("train", ("run=x", *given, *arms[run.arm]))) for run in found]
-    assert len(set(configs)) == len(configs), "two arms are the same run"
 
 
 def test_seeds_come_outermost() -> None:
@@ -85,6 +82,35 @@ def test_an_arm_that_was_changed_is_another_run_and_the_others_stay() -> None:
     given["ablation"]["arms"]["none"].append("objective.shift=2.0")
     after = {run.arm: run.job.folder for run in plan(given, with_vae)}
     assert {arm for arm in before if before[arm] != after[arm]} == {"none"}
+
+
+def test_what_is_alike_in_two_ablations_is_one_run() -> None:
+    """The baseline of one is an arm of another that is written otherwise; what is evaluated otherwise is another run."""
+    baseline = runs("qk_norm", "seeds=1")[0].job
+    (prefix,) = (run.job for run in runs("text", "seeds=1") if run.arm == "prefix")
+    assert prefix.commands != baseline.commands
+    assert (prefix.folder, prefix.work) == (baseline.folder, baseline.work)
+    assert runs("qk_norm", "seeds=1", "ablation.evaluate=['prompts=9']")[0].job.folder != baseline.folder
+
+
+def test_arms_that_are_the_same_run_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"arms per_head and none come to the same config: there is nothing to compare\. Set arms"):
+        runs("qk_norm", "ablation.arms.none=['objective.shift=1.0']")
+
+
+@pytest.mark.parametrize(
+    ("folder", "overrides"),
+    [
+        ("qk_norm", []),
+        ("qk_norm", ["seeds=6", "only=[none,per_channel]", "budget.flop=6e12"]),
+        ("qk_norm-only-none", ["only=[none]"]),
+        ("qk_norm-seeds-6-to-11", ["seeds=[6,7,8,9,10,11]"]),
+        ("qk_norm-seeds-0-1-budget-2.5-tflop", ["seeds=2", "budget.flop=2.5e12"]),
+        ("qk_norm-only-none-seeds-3-budget-30-steps", ["seeds=[3]", "budget.steps=30", "only=[none]"]),
+    ],
+)
+def test_what_is_asked_otherwise_has_a_page_of_its_own(folder: str, overrides: list[str]) -> None:
+    assert asked(config("qk_norm", *overrides)) == folder
 
 
 def test_other_weights_under_the_same_name_are_another_run(tmp_path: Path) -> None:
@@ -149,7 +175,6 @@ def test_shared_parts_are_made_in_their_order() -> None:
 WRONG: Sequence[tuple[str, str]] = [
     (r"got 1 arms \(per_head\).*Set arms and baseline", "{per_head: []}"),
     (r"baseline=per_head; wanted at least two arms", "{a: [], b: []}"),
-    (r"share a folder.*Set arms", "{per_head: [], per-head: []}"),
 ]
 
 
@@ -175,6 +200,7 @@ def test_arms_that_compare_nothing_are_refused(match: str, arms: str) -> None:
         (r"seeds=-1 must be", "seeds=-1"),
         (r"seeds='many' must be", "seeds=many"),
         (r"ablation\.name='a/b' becomes a folder", "ablation.name=a/b"),
+        (r"ablation\.name='runs' becomes a folder.*where all runs lie", "ablation.name=runs"),
         (r"budget=.*exactly one of flop, steps, seconds.*Set budget", "budget={flop: 1e12, steps: 3}"),
         (r"budget=.*above 0", "budget.steps=-3"),
         (r"ablation\.budget=.*exactly one", "ablation.budget.flop=null"),
@@ -208,20 +234,18 @@ def test_seeds_are_a_count_or_a_list() -> None:
 def test_a_plan_says_what_it_costs_and_whether_the_seeds_are_enough() -> None:
     given = config("qk_norm")
     found = plan(given, with_vae)
-    words = foresight(given, found, {})
+    nothing: dict[str, Any] = {"baseline": "per_head", "arms": {"per_head": {"runs": []}}}
+    words = foresight(given, found, nothing)
     assert "18 runs: 3 arms x 6 seeds, 0 of them done" in words
     assert "how far seeds differ is not known yet" in words
     values = {"per_head": [0.30, 0.31, 0.32], "none": [0.31, 0.325, 0.33]}
     arms = {name: {"runs": [{"seed": s, "values": {"loss": v}, "seconds": 60.0} for s, v in enumerate(own)]} for name, own in values.items()}
-    earlier = {"baseline": "per_head", "arms": arms, "budget": dict(given["ablation"]["budget"])}
+    earlier = {"baseline": "per_head", "arms": arms}
     words = foresight(given, found, earlier)
     assert "deviate by 0.0029 (of 3 seeds of none)" in words
     assert "corrected for 4 comparisons" in words
     assert "18 process minutes" in words
-    few, many = (foresight(config("qk_norm", f"ablation.measures.loss.deviation={d}"), found, {}) for d in (0.5, 0.0001))
+    few, many = (foresight(config("qk_norm", f"ablation.measures.loss.deviation={d}"), found, nothing) for d in (0.5, 0.0001))
     assert "6 are too few" in few
     assert "6 are enough" in many
     assert "one seed sees nothing" in foresight(given, plan(config("qk_norm", "seeds=1"), with_vae), earlier)
-    longer = foresight(config("qk_norm", "budget.steps=9000"), found, earlier)
-    assert "how far seeds differ is not known yet" in longer, "runs of another length tell nothing of these"
-    assert "process minutes" not in longer

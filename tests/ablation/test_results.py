@@ -17,7 +17,7 @@ def made(folder: Path, loss: float, following: float, done: bool = True) -> Job:
     (folder / "cost.json").write_text(json.dumps({"flop": 200, "time_s": 4.5}))
     (folder / "evaluation.json").write_text(json.dumps({"prompt_following": {"all": {"value": following}}}))
     if done:
-        (folder / "done.json").write_text(json.dumps(job._facts()))
+        (folder / "done.json").write_text(json.dumps(job._facts() | {"on": "a machine" if loss < 1 else "another"}))
     return job
 
 
@@ -48,6 +48,7 @@ def test_runs_are_gathered_by_arm_and_seed_whatever_their_order(tmp_path: Path) 
         "error": None,
     }
     assert found["arms"]["b"] | {"runs": []} == {"overrides": ["x=1"], "steps": 20, "flop_per_step": 10, "parameters": 7, "runs": []}
+    assert found["machines"] == ["a machine", "another"]
     assert list(found["measures"]) == ["loss", "following", "absent"]
     assert found["budget"] == {"flop": None, "steps": 20, "seconds": None}
     json.dumps(found, allow_nan=False)

@@ -42,7 +42,7 @@ def results() -> dict[str, Any]:
         "mode": arm(shifted(0.001, 0.06), "objective/timesteps=mode"),
     }
     facts = {"name": "times", "question": "Which noise levels?", "command": "python scripts/ablate.py ablation=times", "baseline": "normal"}
-    facts |= {"machine": "a machine", "versions": {"torch": "9"}, "seconds": 600.0, "seeds": list(LOSS)}
+    facts |= {"machines": ["a machine, torch 9", "another"], "seconds": 600.0, "seeds": list(LOSS)}
     return facts | {"budget": {"flop": 1.6e13, "steps": None, "seconds": None}, "measures": measures, "arms": arms}
 
 
@@ -155,7 +155,7 @@ def test_the_table_has_a_cell_for_everything_and_names_what_failed(results: dict
     lines = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4
     assert {line.count("|") for line in lines} == {1 + 1 + 2 * 2 + 4}
-    protocol = "`python scripts/ablate.py ablation=times`: 16 TFLOP of training for each run, seeds 0 to 5; a machine, torch 9."
+    protocol = "`python scripts/ablate.py ablation=times`: 16 TFLOP of training for each run, seeds 0 to 5; a machine, torch 9; another."
     assert text.startswith(f"# Which noise levels?\n\n{protocol}")
     assert "| +0.001000 [0.000972, 0.001028] **equivalent** |" in text
     assert "| 640 | 16 | 82.6 | 2,080,000 |" in text, "seconds are those of the five runs that ended"
