@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablation.plan import Run, budget, measures
+from ablation.plan import Run, budget, measures, overrides
 from evaluation.effects import detectable, paired_effect, seeds_needed
 from runtime.config import Config
 
@@ -23,9 +23,9 @@ def foresight(config: Config, runs: Sequence[Run], earlier: Results) -> str:
     for name in arms:
         run = next(run for run in runs if run.arm == name)
         steps = f"{run.steps} steps" if run.steps else f"{budget(config)['seconds']:g} s of steps"
-        overrides = " ".join(ablation["arms"][name]) or "as it is"
+        changes = " ".join(override for part in overrides(config, name) for override in part) or "as it is"
         baseline = " (baseline)" if name == ablation["baseline"] else ""
-        lines.append(f"  {name}{baseline}: {steps} of {run.flop_per_step / 1e9:.3g} GFLOP, {run.parameters / 1e6:.3g} M weights; {overrides}")
+        lines.append(f"  {name}{baseline}: {steps} of {run.flop_per_step / 1e9:.3g} GFLOP, {run.parameters / 1e6:.3g} M weights; {changes}")
     lines += [f"  {_total(runs, budget(config)['seconds'], _seconds(earlier))}", ""]
     compared = measures(config)
     lines += [_power(name, node, earlier, count, (len(arms) - 1) * len(compared)) for name, node in compared.items()]
@@ -65,10 +65,11 @@ def _deviation(name: str, earlier: Results) -> tuple[float | None, str]:
 
 def _total(runs: Sequence[Run], budget_s: float | None, took_s: float | None) -> str:
     """What all runs cost, in a line."""
+    trained = {run.folder: run for run in runs}.values()  # some arms are one training, evaluated otherwise
     if budget_s is not None:
-        return f"in all {budget_s * len(runs) / 60:.0f} process minutes of training steps"
-    flop = sum(run.flop_per_step * run.steps for run in runs if run.steps is not None)
-    minutes = f"; {took_s * len(runs) / 60:.0f} process minutes of training steps, at the {took_s:.0f} s that runs took so far" if took_s else ""
+        return f"in all {budget_s * len(trained) / 60:.0f} process minutes of training steps"
+    flop = sum(run.flop_per_step * run.steps for run in trained if run.steps is not None)
+    minutes = f"; {took_s * len(trained) / 60:.0f} process minutes of training steps, at the {took_s:.0f} s that runs took so far" if took_s else ""
     return f"in all {flop / 1e12:.3g} TFLOP{minutes}"
 
 

@@ -34,6 +34,7 @@ class Job:
         commands: each a script and its arguments.
         notes: folder for done.json, job.lock and log.txt; None: the same folder. Not every command takes one that is not empty.
         work: what the commands come to, where several ways to write them come to the same; None: they are as they are written.
+        needs: jobs that must be done first; several jobs may need the same one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]
     notes: Path | None = None
     work: str | None = None
+    needs: tuple["Job", ...] = ()
 
     @property
     def log(self) -> Path:
@@ -73,7 +75,9 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether anybody is at it."""
+        """Whether anybody is at it, or at what it needs."""
+        if any(need.running for need in self.needs):
+            return True
         try:
             with open(self.lock, "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -94,7 +98,7 @@ def run(
     started: Callable[[Process], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run a job's commands, unless they are done; whoever else is at them is waited for.
+    """Run a job's commands, after what it needs, unless they are done; whoever else is at them is waited for.
 
     What they print goes to the job's log; Ctrl-C at the terminal does not reach them.
 
@@ -104,7 +108,9 @@ def run(
         stopped: whether to give up waiting.
     Raises: JobError if one fails.
     """
-    if job.done:
+    for need in job.needs:
+        run(need, threads, started, stopped)
+    if job.done or stopped():
         return
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.lock, "ab") as lock:

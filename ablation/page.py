@@ -262,7 +262,7 @@ def _galleries(results: Results, root: Path) -> dict[int, dict[str, tuple[Path, 
     found: dict[int, dict[str, tuple[Path, dict[str, Any]]]] = {}
     for arm in _ordered(results):
         for run in results["arms"][arm]["runs"]:
-            folder = root / run["run"] / "evaluation"
+            folder = root / run["measured"] / "evaluation"
             samples = read_json(folder / "gallery.json") if run["error"] is None else {}
             if samples.get("prompts"):
                 found.setdefault(run["seed"], {})[arm] = (folder, samples)

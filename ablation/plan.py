@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Run:
     """One arm under one seed.
 
     Args:
+        job: measures it, and needs its training; or is the training, where no measure asks for an evaluation.
+        folder: of the training run.
         steps: optimiser steps; None where a budget of seconds decides.
         flop_per_step: of an optimiser step, forward and backward.
         parameters: trained weights.
@@ -36,9 +38,27 @@ class Run:
     arm: str
     seed: int
     job: Job
+    folder: Path
     steps: int | None
     flop_per_step: int
     parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """What all seeds of an arm share.
+
+    Args:
+        train, evaluate: overrides of train.py, whatever the seed, and of scripts/evaluate.py; None where no measure asks for one.
+        digests: of all that decides about the training, and about the evaluation.
+    """
+
+    train: list[str]
+    evaluate: list[str] | None
+    steps: int | None
+    flop_per_step: int
+    parameters: int
+    digests: tuple[str, str]
 
 
 def plan(config: Config, complete: Complete | None = None) -> list[Run]:
@@ -50,24 +70,23 @@ def plan(config: Config, complete: Complete | None = None) -> list[Run]:
     Raises: ConfigError naming the key, before anything runs.
     """
     check(config)
-    costs = {name: _cost(config, overrides, complete) for name, overrides in chosen(config).items()}
-    arms = {digest: name for name, (*_, digest) in reversed(costs.items())}
-    for name, (*_, digest) in costs.items():
-        if arms[digest] != name:
-            raise ConfigError(f"arms {arms[digest]} and {name} come to the same config: there is nothing to compare. Set arms.")
-    measuring = _measuring(config)
-    runs = []
-    for seed in seeds(config):
-        for name, (given, steps, flop, parameters, digest) in costs.items():
-            overrides = [*given, f"seed={seed}"]
-            folder = Path(config["out"]) / RUNS / f"{digest}-seed-{seed}"
-            commands = [("train.py", f"run={folder}", *overrides)]
-            if measuring is not None:
-                commands.append(("scripts/evaluate.py", f"run={folder}", *measuring))
-            result = "cost.json" if measuring is None else "evaluation.json"
-            job = Job(f"{name}, seed {seed}", folder, result, tuple(commands), work=digest)
-            runs.append(Run(name, seed, job, steps, flop, parameters))
-    return runs
+    arms = {name: _arm(config, name, complete) for name in chosen(config)}
+    first = {arm.digests: name for name, arm in reversed(arms.items())}
+    for name, arm in arms.items():
+        if first[arm.digests] != name:
+            raise ConfigError(f"arms {first[arm.digests]} and {name} come to the same config: there is nothing to compare. Set arms.")
+    return [_run(name, arm, seed, Path(config["out"]) / RUNS) for seed in seeds(config) for name, arm in arms.items()]
+
+
+def _run(name: str, arm: _Arm, seed: int, root: Path) -> Run:
+    called, (training, measuring) = f"{name}, seed {seed}", arm.digests
+    folder = root / f"{training}-seed-{seed}"
+    job = Job(called, folder, "cost.json", (("train.py", f"run={folder}", *arm.train, f"seed={seed}"),), work=training)
+    if arm.evaluate is not None:
+        out = folder / f"measured-{measuring}"
+        command = ("scripts/evaluate.py", f"run={folder}", f"out={out}", *arm.evaluate)
+        job = Job(called, out, "evaluation.json", (command,), work=measuring, needs=(replace(job, name=f"training of {called}"),))
+    return Run(name, seed, job, folder, arm.steps, arm.flop_per_step, arm.parameters)
 
 
 def prepared(config: Config) -> list[Job]:
@@ -77,10 +96,16 @@ def prepared(config: Config) -> list[Job]:
     return [Job(name, Path(node["folder"]), node["result"], (tuple(node["command"]),), notes / name) for name, node in nodes.items()]
 
 
-def chosen(config: Config) -> dict[str, Sequence[str]]:
+def chosen(config: Config) -> list[str]:
     """The arms that run: all, or the baseline and those of `only`."""
     arms, baseline, only = config["ablation"]["arms"], config["ablation"]["baseline"], config["only"]
-    return {name: overrides for name, overrides in arms.items() if only is None or name in map(str, only) or name == baseline}
+    return [name for name in arms if only is None or name in map(str, only) or name == baseline]
+
+
+def overrides(config: Config, arm: str) -> tuple[list[str], list[str]]:
+    """What an arm changes of train.py and of scripts/evaluate.py. A list is of the former."""
+    node = config["ablation"]["arms"][arm]
+    return (list(node), []) if isinstance(node, list) else (list(node.get("train", ())), list(node.get("evaluate", ())))
 
 
 def measures(config: Config) -> dict[str, Config]:
@@ -97,7 +122,7 @@ def seeds(config: Config) -> list[int]:
 def asked(config: Config) -> str:
     """The ablation's name and what the command line asks otherwise than its YAML: each question has a page of its own."""
     ablation, own, words = config["ablation"], seeds(config), [config["ablation"]["name"]]
-    if set(chosen(config)) != set(ablation["arms"]):
+    if len(chosen(config)) < len(ablation["arms"]):
         words += ["only", *(_plain(name) for name in chosen(config) if name != ablation["baseline"])]
     if own != seeds(config | {"seeds": None}):
         in_a_row = len(own) > 2 and own == list(range(own[0], own[0] + len(own)))
@@ -141,6 +166,13 @@ def check(config: Config) -> None:
         if set(node) != set(BUDGETS) or wrong or len(set_keys) > 1 or (key != "budget" and not set_keys):
             raise ConfigError(f"{key}={node} must give exactly one of {', '.join(BUDGETS)}, above 0. Set {key}.flop, .steps or .seconds.")
     _check_measures(measures(config))
+    for name, node in arms.items():
+        parts = {"train": node} if isinstance(node, list) else node
+        if not isinstance(parts, dict) or not set(parts) <= {"train", "evaluate"} or not all(isinstance(part, list) for part in parts.values()):
+            wanted = "a list of overrides of train.py, or {train: [...], evaluate: [...]}"
+            raise ConfigError(f"arms.{name}={node!r}, wanted {wanted}. Set arms in the ablation's YAML.")
+        if parts.get("evaluate") and not _evaluated(config):
+            raise ConfigError(f"arms.{name} is evaluated otherwise, but no measure is from an evaluation. Set measures, or take evaluate away.")
 
 
 def _check_measures(found: Mapping[str, Any]) -> None:
@@ -158,21 +190,25 @@ def _check_measures(found: Mapping[str, Any]) -> None:
                 raise ConfigError(f"measures.{name}.{key}={node[key]!r} must be a number above 0, or null. Set measures.{name}.{key}.")
 
 
-def _cost(config: Config, overrides: Sequence[str], complete: Complete | None) -> tuple[list[str], int | None, int, int, str]:
-    """What train.py is given for an arm under any seed, its steps, the FLOP of one, its weights, and the digest of all that decides about it."""
-    paid, given = budget(config), [*config["ablation"]["common"], *overrides]
+def _arm(config: Config, name: str, complete: Complete | None) -> _Arm:
+    train, evaluate = overrides(config, name)
+    paid, given = budget(config), [*config["ablation"]["common"], *train]
     composed = compose("train", ["run=x", *given], complete)
     flop, parameters = _step_cost(composed)
     steps = None if paid["seconds"] else int(paid["steps"] or steps_for(paid["flop"], flop))
     length = [f"trainer.max_steps={steps}"] if steps else ["trainer.max_steps=null", f"trainer.budget_s={paid['seconds']}"]
-    facts = [composed, length, _weights_of(composed["vae_run"]), _measuring(config)]  # an arm of which anything was changed is another run
-    return [*given, *length], steps, flop, parameters, hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+    facts = [composed, length, _weights_of(composed["vae_run"])]  # an arm of which anything was changed is another run
+    measuring = [*config["ablation"]["evaluate"], *evaluate] if _evaluated(config) else None
+    digests = _digest(facts), "" if measuring is None else _digest(compose("evaluate", ["run=x", *measuring], None))
+    return _Arm([*given, *length], measuring, steps, flop, parameters, digests)
 
 
-def _measuring(config: Config) -> list[str] | None:
-    """What scripts/evaluate.py is given besides the run; None where no measure asks for it."""
-    asks = any(measure["from"] == "evaluation" for measure in measures(config).values())
-    return list(config["ablation"]["evaluate"]) if asks else None
+def _evaluated(config: Config) -> bool:
+    return any(measure["from"] == "evaluation" for measure in measures(config).values())
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
 
 def _weights_of(run: str | None) -> str | None:

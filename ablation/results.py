@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.jobs import FAILED
-from ablation.plan import Run, budget, measures, seeds
+from ablation.plan import Run, budget, measures, overrides, seeds
 from evaluation.report import read_json
 from runtime.config import Config
 
@@ -28,7 +28,7 @@ def gathered(config: Config, runs: Sequence[Run], errors: Mapping[str, str], com
         mine = sorted(own, key=lambda run: run.seed)
         entries = [_entry(run, measures(config), errors.get(run.job.name)) for run in mine if run.job.done or run.job.name in errors]
         arms[name] = {
-            "overrides": list(ablation["arms"][name]),
+            "overrides": [override for part in overrides(config, name) for override in part],
             "steps": mine[0].steps,
             "flop_per_step": mine[0].flop_per_step,
             "parameters": mine[0].parameters,
@@ -56,14 +56,15 @@ def newest_step(folder: Path) -> int:
 
 def _entry(run: Run, wanted: Node, error: str | None) -> dict[str, Any]:
     """One run of results.json."""
-    cost = read_json(run.job.folder / "cost.json")
+    cost = read_json(run.folder / "cost.json")
     values: dict[str, float] = {}
     if error is None:
-        found = {name: _value(run.job.folder, node) for name, node in wanted.items()}
+        found = {name: _value(run, node) for name, node in wanted.items()}
         values = {name: float(value) for name, value in found.items() if value is not None}
     return {
         "seed": run.seed,
-        "run": str(run.job.folder),
+        "run": str(run.folder),
+        "measured": str(run.job.folder),
         "values": values,
         "flop": cost.get("flop"),
         "seconds": cost.get("time_s"),
@@ -77,11 +78,11 @@ def _cause(error: str) -> str:
     return next((line.partition(FAILED)[2] for line in lines if FAILED in line), lines[0])
 
 
-def _value(folder: Path, measure: Node) -> float | None:
+def _value(run: Run, measure: Node) -> float | None:
     """A finite figure by its dotted key: of the last validation, or of the evaluation; None where there is none."""
-    node: Any = read_json(folder / "evaluation.json")
+    node: Any = read_json(run.job.folder / "evaluation.json")
     if measure["from"] == "validation":
-        node = next((row for row in reversed(_rows(folder / "metrics.jsonl")) if row.get("kind") == "val"), {})
+        node = next((row for row in reversed(_rows(run.folder / "metrics.jsonl")) if row.get("kind") == "val"), {})
     for key in measure["key"].split("."):
         node = node.get(key) if isinstance(node, Mapping) else None
     return node if isinstance(node, int | float) and isfinite(node) else None

@@ -61,7 +61,7 @@ def _why(handle: Handle) -> str | None:
 
 def _state(count: int, waiting: Mapping[str, Job], errors: Mapping[str, str]) -> str:
     """How far all are, in a line."""
-    under_way = [f"{name} at step {newest_step(job.folder)}" for name, job in waiting.items() if job.running]
+    under_way = [f"{name} at step {newest_step((*job.needs, job)[0].folder)}" for name, job in waiting.items() if job.running]
     failed = f", {len(errors)} failed" if errors else ""
     more = f" and {len(under_way) - SHOWN} more" if len(under_way) > SHOWN else ""
     return f"{count - len(waiting) - len(errors)} of {count} done{failed}" + (f"; {', '.join(under_way[:SHOWN])}{more}" if under_way else "")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in the run folder: evaluation.json, a contact sheet, and samples that were chosen by rule, not by hand."""
+"""What an evaluation leaves in a folder: evaluation.json, a contact sheet, and samples that were chosen by rule, not by hand."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,9 +46,9 @@ def choose(correct: Sequence[bool], shown: int = SHOWN) -> tuple[list[int], int]
     raise AssertionError("no failure to add is always possible")
 
 
-def write(run: Path, result: Result, protocol: Mapping[str, Any], fps: float) -> Path:
-    """Write the gallery, the contact sheet and, last and in one step, <run>/evaluation.json."""
-    folder = run / "evaluation"
+def write(out: Path, result: Result, protocol: Mapping[str, Any], fps: float) -> Path:
+    """Write the gallery, the contact sheet and, last and in one step, <out>/evaluation.json."""
+    folder = out / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     gallery = dict(result.gallery)
     for name, part in gallery.items():
@@ -56,8 +56,8 @@ def write(run: Path, result: Result, protocol: Mapping[str, Any], fps: float) ->
             gallery[name] = [_saved(folder, f"{name}-{number:02d}", item, fps) for number, item in enumerate(part)]
     write_text(folder / "gallery.json", json.dumps(gallery, indent=1) + "\n")
     videos, texts = zip(*result.sheet, strict=True)
-    contact_sheet(videos, texts, run / "evaluation.png", count=8, enlarge=3, columns=1)
-    path = run / "evaluation.json"
+    contact_sheet(videos, texts, out / "evaluation.png", count=8, enlarge=3, columns=1)
+    path = out / "evaluation.json"
     write_text(path, json.dumps({**result.figures, "protocol": dict(protocol)}, indent=1, allow_nan=False) + "\n")
     return path
 

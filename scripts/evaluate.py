@@ -2,7 +2,7 @@
 
 A VAE run on clips of its own is measured on those that it held out, or on any others: videos=FOLDER.
 
-Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/evaluation/ (samples for the report).
+Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/evaluation/ (samples for the report); out=FOLDER for another place.
 """
 
 import hashlib
@@ -54,9 +54,10 @@ def main(config: Config) -> None:
     protocol |= {"features": {features.name: features.key for features in frozen}} if frozen else {}
     protocol = {"seed": config["seed"]} | protocol | {"config_sha256": hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest()}
     protocol |= {"seconds": round(time.monotonic() - begun, 1), "machine": machine(), "versions": versions()}
-    path = write(run, result, protocol, fps)
+    out = run if config["out"] is None else Path(config["out"])
+    path = write(out, result, protocol, fps)
     show(result)
-    print(f"{path}, {run / 'evaluation.png'}")
+    print(f"{path}, {out / 'evaluation.png'}")
 
 
 def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[FrozenFeatures], device: str) -> tuple[Result, dict, float]:

@@ -50,7 +50,7 @@ def main(config: Config) -> None:
 
 
 def trained(config: Config) -> list[Arm]:
-    """All arms, run to their end.
+    """The arms of `only`, run to their end, and all others that are done.
 
     Raises: RuntimeError if one failed.
     """
@@ -62,7 +62,7 @@ def trained(config: Config) -> list[Arm]:
         failed = work(Local(processes=1, threads=None), [world], stop) or work(engine, [run.job for run in runs], stop)
     if failed:
         raise RuntimeError(f"{len(failed)} of {1 + len(runs)} jobs failed, see above. Mend the cause, then run the same command again.")
-    return gathered(runs, config)
+    return gathered([run for run in plan(config | {"only": None}) if run.job.done], config)  # what is done stays on the page
 
 
 def read(raw: Path) -> Config:

@@ -102,6 +102,9 @@ def test_the_command_fills_a_page_and_started_again_trains_nothing(tmp_path: Pat
     assert all(0.06e12 < arm["training_flop"] <= 0.08e12 for arm in raw["arms"])
     run()
     assert {log: log.read_text().count("$ python train.py") for log in trained} == trained
+    run("only=[world c4]")
+    text = page.read_text()
+    assert text.count("| 8x8x8 |") == 1, "an arm that was done left the page"
     page.write_text("<!-- rate-distortion -->\nspoilt\n<!-- end rate-distortion -->\n")
     run("train=false")
     assert page.read_text() == text.removeprefix("before\n").removesuffix("after\n")

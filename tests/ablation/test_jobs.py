@@ -97,8 +97,9 @@ def test_a_folder_that_another_process_works_in_is_waited_for(tmp_path: Path, sc
 def test_who_waits_can_be_told_to_stop(tmp_path: Path, script: str) -> None:
     one = job(tmp_path, script, "1")
     one.folder.mkdir()
+    answers = iter([False, True])
     with held(one):
-        run(one, stopped=lambda: True)
+        run(one, stopped=lambda: next(answers))
     assert not one.done
 
 
@@ -133,6 +134,25 @@ def test_work_that_comes_to_the_same_is_the_same_however_it_is_written(tmp_path:
     run(first)
     assert second.done
     assert not replace(second, work="unlike").done
+
+
+def test_what_several_jobs_need_is_done_first_and_once(tmp_path: Path, script: str) -> None:
+    need = job(tmp_path, script, "1")
+    both = [Job(name, tmp_path / name, "result.json", ((script, str(tmp_path / name), name),), needs=(need,)) for name in "ab"]
+    for one in both:
+        one.folder.mkdir()
+        run(one)
+        assert one.done
+    assert (need.folder / "calls").read_text() == "1"
+    with held(need):
+        assert both[0].running
+
+
+def test_what_needs_a_job_that_failed_is_not_tried(tmp_path: Path, script: str) -> None:
+    one = replace(job(tmp_path / "other", script, "1"), needs=(replace(job(tmp_path, script, "bad"), name="what it needs"),))
+    with pytest.raises(JobError, match="^what it needs failed: the cause of it all"):
+        run(one)
+    assert not one.folder.exists()
 
 
 @contextmanager

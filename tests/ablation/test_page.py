@@ -71,7 +71,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pa
                 write(folder, samples(place), {"size": [16, 32]}, 8)
             values = {"loss": level + 1e-4 * ((7 * seed + place) % 5), "following": 0.5 - gap}
             cost = {"flop": 1_000_000_000_000, "seconds": 10.0 + place}
-            runs.append({"seed": seed, "run": f"runs/{name}-{seed}", "values": values, "error": None, **cost})
+            runs.append({"seed": seed, "run": f"runs/{name}-{seed}", "measured": f"runs/{name}-{seed}", "values": values, "error": None, **cost})
         arms[name] = {"overrides": overrides, "steps": steps, "flop_per_step": gflop * 10**9, "parameters": 1000, "runs": runs}
     measures = {
         "loss": {"label": "validation loss", "better": "lower", "smallest": 0.005, "share": False},

@@ -11,6 +11,7 @@ import pytest
 import ablation.plan
 from ablation.foresight import foresight
 from ablation.plan import Run, asked, check, measures, plan, prepared, seeds, step_cost, steps_for
+from ablation.results import gathered
 from runtime.config import CONFIGS, Config, ConfigError, compose
 
 SHIPPED = sorted(path.stem for path in (CONFIGS / "ablation").glob("[!_]*.yaml"))
@@ -44,6 +45,13 @@ def runs(name: str = "qk_norm", *overrides: str) -> list[Run]:
     return plan(config(name, *overrides), with_vae)
 
 
+def training(run: Run) -> tuple[str, ...]:
+    """The command that trains."""
+    ((command,),) = (job.commands for job in (run.job.needs or (run.job,)))
+    assert command[0] == "train.py"
+    return command
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds(name: str) -> None:
     given = config(name)
@@ -53,7 +61,7 @@ def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds
     for run in found:
         assert run.steps is not None
         assert budget - run.flop_per_step < run.steps * run.flop_per_step <= budget, run.arm
-        assert f"trainer.max_steps={run.steps}" in run.job.commands[0]
+        assert f"trainer.max_steps={run.steps}" in training(run)
     for arm in given["ablation"]["arms"]:
         assert [run.seed for run in found if run.arm == arm] == list(range(6))
     assert len({run.job.folder for run in found}) == len(found), "two arms are the same run"
@@ -63,12 +71,12 @@ def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds
 @pytest.mark.parametrize("name", SHIPPED)
 def test_arms_differ_in_what_they_say_and_in_nothing_else(name: str) -> None:
     found = runs(name, "seeds=[3]")
-    common = set.intersection(*(set(run.job.commands[0]) for run in found))
+    common = set.intersection(*(set(training(run)) for run in found))
     arms = config(name)["ablation"]["arms"]
     for run in found:
-        own = {word for word in run.job.commands[0] if word not in common and not word.startswith(("run=", "trainer.max_steps="))}
+        own = {word for word in training(run) if word not in common and not word.startswith(("run=", "trainer.max_steps="))}
         assert own <= set(arms[run.arm]), run.arm
-        assert "seed=3" in run.job.commands[0]
+        assert "seed=3" in training(run)
 
 
 def test_seeds_come_outermost() -> None:
@@ -77,20 +85,35 @@ def test_seeds_come_outermost() -> None:
 
 
 def test_an_arm_that_was_changed_is_another_run_and_the_others_stay() -> None:
-    before = {run.arm: run.job.folder for run in runs("qk_norm", "seeds=1")}
+    before = {run.arm: run.folder for run in runs("qk_norm", "seeds=1")}
     given = config("qk_norm", "seeds=1")
     given["ablation"]["arms"]["none"].append("objective.shift=2.0")
-    after = {run.arm: run.job.folder for run in plan(given, with_vae)}
+    after = {run.arm: run.folder for run in plan(given, with_vae)}
     assert {arm for arm in before if before[arm] != after[arm]} == {"none"}
 
 
 def test_what_is_alike_in_two_ablations_is_one_run() -> None:
     """The baseline of one is an arm of another that is written otherwise; what is evaluated otherwise is another run."""
-    baseline = runs("qk_norm", "seeds=1")[0].job
-    (prefix,) = (run.job for run in runs("text", "seeds=1") if run.arm == "prefix")
-    assert prefix.commands != baseline.commands
-    assert (prefix.folder, prefix.work) == (baseline.folder, baseline.work)
-    assert runs("qk_norm", "seeds=1", "ablation.evaluate=['prompts=9']")[0].job.folder != baseline.folder
+    baseline = runs("qk_norm", "seeds=1")[0]
+    (prefix,) = (run for run in runs("text", "seeds=1") if run.arm == "prefix")
+    assert training(prefix) != training(baseline)
+    assert (prefix.folder, prefix.job.needs[0].work) == (baseline.folder, baseline.job.needs[0].work)
+    assert (prefix.job.folder, prefix.job.work) == (baseline.job.folder, baseline.job.work)
+
+
+def test_what_is_evaluated_otherwise_is_not_trained_again() -> None:
+    baseline, otherwise = (runs("qk_norm", "seeds=1", *given)[0] for given in ([], ["ablation.evaluate=['prompts=9']"]))
+    assert otherwise.folder == baseline.folder
+    assert otherwise.job.folder != baseline.job.folder
+    arms = {"baseline": [], "slow": {"evaluate": ["steps=50"]}, "other": {"train": ["objective.shift=2.0"], "evaluate": ["steps=50"]}}
+    given = config("qk_norm", "seeds=1") | {}
+    given["ablation"] |= {"arms": arms, "baseline": "baseline"}
+    plain, slow, other = plan(given, with_vae)
+    assert slow.folder == plain.folder != other.folder
+    assert len({slow.job.folder, plain.job.folder, other.job.folder}) == 3
+    assert slow.job.commands[0][-1] == other.job.commands[0][-1] == "steps=50"
+    assert "objective.shift=2.0" in training(other)
+    assert "in all 12 TFLOP" in foresight(given, [plain, slow, other], gathered(given, [plain, slow, other], {}, "", 0)), "one training for two arms"
 
 
 def test_arms_that_are_the_same_run_are_refused() -> None:
@@ -119,8 +142,25 @@ def test_other_weights_under_the_same_name_are_another_run(tmp_path: Path) -> No
     folders = []
     for sha256 in "ab":
         (weights / "manifest.json").write_text(sha256)
-        folders.append(runs("modulation", f"base={tmp_path}", "seeds=1")[0].job.folder.name)
+        folders.append(runs("modulation", f"base={tmp_path}", "seeds=1")[0].folder.name)
     assert folders[0] != folders[1]
+
+
+@pytest.mark.parametrize(
+    ("match", "arm", "overrides"),
+    [
+        (r"arms\.none='x', wanted a list of overrides of train\.py, or \{train", "x", []),
+        (r"arms\.none=.*'sample'.*, wanted a list of overrides", {"sample": ["steps=2"]}, []),
+        (r"arms\.none=.*'steps=2'.*, wanted a list of overrides", {"evaluate": "steps=2"}, []),
+        (r"'stepz'|stepz=2", {"evaluate": ["stepz=2"]}, []),
+        (r"arms\.none is evaluated otherwise, but no measure is from", {"evaluate": ["steps=2"]}, ["ablation.measures.attributes=null"]),
+    ],
+)
+def test_an_arm_is_overrides_of_two_programs(match: str, arm: Any, overrides: list[str]) -> None:
+    given = config("qk_norm", *overrides)
+    given["ablation"]["arms"]["none"] = arm
+    with pytest.raises(ConfigError, match=match):
+        plan(given, with_vae)
 
 
 def test_arms_may_be_numbers() -> None:
@@ -135,7 +175,7 @@ def test_the_command_line_may_set_another_budget() -> None:
     assert {run.steps for run in runs("modulation", "budget.steps=7")} == {7}
     timed = runs("modulation", "budget.seconds=20")[0]
     assert timed.steps is None
-    assert {"trainer.budget_s=20", "trainer.max_steps=null"} <= set(timed.job.commands[0])
+    assert {"trainer.budget_s=20", "trainer.max_steps=null"} <= set(training(timed))
     steps = {run.arm: run.steps or 0 for run in runs("patch", "budget.flop=2e12", "seeds=1")}
     assert steps["4x4"] > 2 * steps["2x2"] > 4 * steps["1x1"]
 
@@ -143,9 +183,11 @@ def test_the_command_line_may_set_another_budget() -> None:
 def test_what_no_measure_asks_for_is_not_evaluated() -> None:
     (run, *_) = runs("modulation", "ablation.measures.attributes=null")
     assert [command[0] for command in run.job.commands] == ["train.py"]
+    assert not run.job.needs
     assert list(measures(config("modulation", "ablation.measures.attributes=null"))) == ["loss"]
     (run, *_) = runs("modulation")
-    assert [command[0] for command in run.job.commands] == ["train.py", "scripts/evaluate.py"]
+    assert [command[0] for command in run.job.commands] == ["scripts/evaluate.py"]
+    assert [command[0] for job in run.job.needs for command in job.commands] == ["train.py"]
 
 
 def test_without_a_question_the_questions_are_named() -> None:

@@ -35,13 +35,17 @@ def config() -> Config:
 
 
 def test_runs_are_gathered_by_arm_and_seed_whatever_their_order(tmp_path: Path) -> None:
-    runs = [Run(arm, seed, made(tmp_path / f"{arm}{seed}", seed, 0.5), 20, 10, 7) for seed, arm in ((1, "b"), (0, "b"), (1, "a"), (0, "a"))]
+    runs = [
+        Run(arm, seed, made(tmp_path / f"{arm}{seed}", seed, 0.5), tmp_path / f"{arm}{seed}", 20, 10, 7)
+        for seed, arm in ((1, "b"), (0, "b"), (1, "a"), (0, "a"))
+    ]
     found = gathered(config(), runs, {}, "command", 3.14159)
     assert list(found["arms"]) == ["a", "b"]
     assert [run["seed"] for run in found["arms"]["b"]["runs"]] == [0, 1]
     assert found["arms"]["b"]["runs"][1] == {
         "seed": 1,
         "run": str(tmp_path / "b1"),
+        "measured": str(tmp_path / "b1"),
         "values": {"loss": 1.0, "following": 0.5},  # the last validation that was written to its end; what is not there is left out
         "flop": 200,
         "seconds": 4.5,
@@ -56,7 +60,7 @@ def test_runs_are_gathered_by_arm_and_seed_whatever_their_order(tmp_path: Path) 
 
 def test_what_is_not_done_is_left_out_and_what_failed_is_named_without_figures(tmp_path: Path) -> None:
     jobs = [made(tmp_path / "a0", 0.1, 0.2), made(tmp_path / "a1", 0.1, 0.2, done=False), made(tmp_path / "a2", 0.1, 0.2, done=False)]
-    runs = [Run("a", seed, job, 20, 10, 7) for seed, job in enumerate(jobs)]
+    runs = [Run("a", seed, job, job.folder, 20, 10, 7) for seed, job in enumerate(jobs)]
     found = gathered(config(), runs, {"a2": "Job 7 of a cluster\n a2 failed: it broke\n  a long log"}, "command", 1)
     assert [(run["seed"], run["error"], bool(run["values"])) for run in found["arms"]["a"]["runs"]] == [(0, None, True), (2, "it broke", False)]
 
@@ -69,6 +73,6 @@ def test_the_newest_step_passes_over_a_line_that_is_being_written(tmp_path: Path
 
 def test_what_is_no_number_is_no_figure(tmp_path: Path) -> None:
     jobs = [made(tmp_path / "a0", float("nan"), 0.2), made(tmp_path / "a1", float("inf"), 0.2)]
-    found = gathered(config(), [Run("a", seed, job, 20, 10, 7) for seed, job in enumerate(jobs)], {}, "command", 1)
+    found = gathered(config(), [Run("a", seed, job, job.folder, 20, 10, 7) for seed, job in enumerate(jobs)], {}, "command", 1)
     assert [run["values"] for run in found["arms"]["a"]["runs"]] == [{"following": 0.2}] * 2
     json.dumps(found, allow_nan=False)
