@@ -4,7 +4,6 @@ Figures and intervals are those of evaluation.json; only differences are compute
 """
 
 import json
-import shlex
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,21 +13,13 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from ablation.compare_alike import Measured, faults
 from evaluation.report import losses, read_json
 from evaluation.statistics import Mean, apart, paired_bootstrap, paired_shares
-from runtime.config import CONFIGS, Config, ConfigError, flatten, load_run_config
+from runtime.config import Config, ConfigError, flatten, load_run_config
 
 Comparison = Mapping[str, Any]  # the content of comparison.json
 MOST = 6
-# What two evaluations must have in common before their figures are subtracted, as protocols of evaluation.json name it.
-PROTOCOL = (
-    *("seed", "world", "videos", "clips", "size", "frames", "fps", "difficulty"),
-    *("prompts", "seen", "animated", "steps", "solver", "guidance"),
-)
-SETTABLE = ("seed", "world", "clips", "prompts", "seen", "animated", "steps")  # of these, what evaluate.py takes as it stands
-HELD_OUT = "held out by the run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +49,23 @@ def compared(folders: Sequence[str], command: str) -> dict[str, Any]:
     runs = _named(folders)
     configs = {name: load_run_config(folder) for name, folder in runs.items()}
     kind = _kind(runs, configs)
-    evaluations = {name: read_json(folder / "evaluation.json") for name, folder in runs.items()}
-    wanted = next(((name, evaluation) for name, evaluation in evaluations.items() if evaluation), None)
+    measured = {name: Measured(folder, configs[name], read_json(folder / "evaluation.json")) for name, folder in runs.items()}
     first = next(iter(runs))
+    wanted, base = next((one for one in measured.values() if one.evaluation), None), measured[first].evaluation
     found: dict[str, Any] = {}
-    measures = _measures(kind, evaluations.values())
-    for name, folder in runs.items():
-        own, faults = evaluations[name], _faults(name, runs, configs, evaluations, wanted)
+    measures = _measures(kind, [one.evaluation for one in measured.values()])
+    for name, one in measured.items():
+        own, wrong = one.evaluation, faults(one, wanted)
         # Only where both were measured alike is a difference one between the runs.
-        alike = name != first and bool(evaluations[first]) and not any(fault["apart"] for fault in faults)
-        differences = {measure.at: _difference(own, evaluations[first], measure) for measure in measures} if alike else {}
+        alike = name != first and bool(base) and not any(fault["apart"] for fault in wrong)
+        differences = {measure.at: _difference(own, base, measure) for measure in measures} if alike else {}
         figures = {measure.at: _figure(own, measure.at) for measure in measures}
         found[name] = {
-            "run": str(folder),
-            **_cost(folder, configs[name], own),
-            "latents": _latents(own, configs[name]),
+            "run": str(one.run),
+            **_cost(one.run, one.config, own),
+            "latents": _latents(own, one.config),
             "protocol": own.get("protocol"),
-            "faults": faults,
+            "faults": wrong,
             "figures": {at: figure for at, figure in figures.items() if figure is not None},
             "items": [measure.at for measure in measures if isinstance(_at(own, f"{measure.at}_of"), list)],
             "differences": {at: difference for at, difference in differences.items() if difference is not None},
@@ -123,6 +114,8 @@ def _kind(runs: Mapping[str, Path], configs: Mapping[str, Config]) -> Literal["f
     for name, config in configs.items():
         if not isinstance(config.get("objective"), Mapping):
             raise ConfigError(f"{runs[name]} holds no config of a training run. Give folders that train.py was given as run=.")
+        if not {"dit", "vae"} & set(config["objective"]):
+            raise ConfigError(f"{runs[name]} is neither a flow model nor a VAE, and has no evaluation. Set runs to folders of these.")
     kinds = {name: "flow" if "dit" in config["objective"] else "vae" for name, config in configs.items()}
     for one, other in pairwise(kinds):
         if kinds[one] != kinds[other]:
@@ -132,9 +125,8 @@ def _kind(runs: Mapping[str, Path], configs: Mapping[str, Config]) -> Literal["f
     return "flow" if "flow" in kinds.values() else "vae"
 
 
-def _measures(kind: str, evaluations: Any) -> list[Measure]:
+def _measures(kind: str, given: Sequence[Mapping[str, Any]]) -> list[Measure]:
     """What runs of this kind are measured by; figures that no evaluation has are left out."""
-    given = list(evaluations)
 
     def below(at: str) -> list[str]:
         return list(dict.fromkeys(name for evaluation in given for name in (_at(evaluation, at) or {})))
@@ -198,79 +190,6 @@ def _difference(own: Mapping[str, Any], base: Mapping[str, Any], measure: Measur
     if measure.biased or any(figure["low"] is None for figure in (one, other)):
         return {"value": one["value"] - other["value"], "low": None, "high": None, "n": one["n"], "how": "bare"}
     return asdict(apart(*(Mean(figure["value"], figure["low"], figure["high"], figure["n"] or 0) for figure in (one, other)))) | {"how": "apart"}
-
-
-def _faults(
-    name: str,
-    runs: Mapping[str, Path],
-    configs: Mapping[str, Config],
-    evaluations: Mapping[str, Mapping[str, Any]],
-    wanted: tuple[str, Mapping[str, Any]] | None,
-) -> list[dict[str, Any]]:
-    """Why a run's figures cannot be set against the first's, or not without a word: {what, command, apart}."""
-    run, own = runs[name], evaluations[name]
-    protocol = wanted[1].get("protocol", {}) if wanted else {}
-    mend = _command(run, protocol)
-    if not own:
-        return [{"what": f"{run} has no evaluation.json, so none of its figures is known", "command": mend, "apart": True}]
-    assert wanted is not None, "a run has an evaluation, so one of them is the first that has"
-    found, mine = [], own.get("protocol", {})
-    unlike = [
-        f"{key} = {_told(mine, key)}, wanted {_told(protocol, key)}"
-        for key in PROTOCOL
-        if _place(mine.get(key), key) != _place(protocol.get(key), key)
-    ]
-    if unlike:
-        what = f"{run} was measured in another way than {runs[wanted[0]]}: {'; '.join(unlike)}"
-        found.append({"what": what, "command": mend, "apart": True})
-    elif any(one != other for one, other in zip(asked(run), asked(runs[wanted[0]]), strict=False)):
-        what = f"{run} was measured on other prompts or clips than {runs[wanted[0]]}, though its protocol reads the same"
-        found.append({"what": what, "command": mend, "apart": True})
-    elif mine.get("videos") == HELD_OUT and _split(configs[name]) != _split(configs[wanted[0]]):
-        what = f"{run} held out other clips than {runs[wanted[0]]}: give both the same clips, which neither was trained on"
-        found.append({"what": what, "command": f"python scripts/evaluate.py run={shlex.quote(str(run))} videos=FOLDER", "apart": True})
-    newest = max((int(folder.name[5:]) for folder in (run / "checkpoints").glob("step-*") if folder.name[5:].isdigit()), default=0)
-    if mine.get("step", newest) < newest:
-        what = f"{run} was trained on to step {newest} after it was measured at step {mine['step']}"
-        found.append({"what": what, "command": mend, "apart": False})
-    return found
-
-
-def _told(protocol: Mapping[str, Any], key: str) -> str:
-    return str(protocol[key]) if key in protocol else "not set"
-
-
-def _place(value: Any, key: str) -> Any:
-    """A folder however it is written."""
-    return normpath(value) if key in ("world", "videos") and isinstance(value, str) else value
-
-
-def asked(run: Path) -> list[str]:
-    """What the samples that an evaluation shows were asked for; without those beyond the drawn ones, which are failures of this run alone."""
-    samples = read_json(run / "evaluation" / "gallery.json")
-    items = samples["prompts"][: samples["drawn"]] if samples.get("prompts") else samples.get("reconstructions", [])
-    return [item.get("prompt", item.get("caption")) for item in items]
-
-
-def _split(config: Config) -> list[Any]:
-    """What decides which clips a run holds out, and how they are cut."""
-    return [config["data"].get(key) for key in ("train", "val", "hold_out", "root", "fps", "shape", "crop")]
-
-
-def _command(run: Path, protocol: Mapping[str, Any]) -> str:
-    """The command that measures a run under a protocol; under evaluate.py's own where there is none."""
-    words = [f"{key}={protocol[key]}" for key in SETTABLE if key in protocol]
-    words += [f"videos={protocol['videos']}"] if protocol.get("videos") not in (None, HELD_OUT) else []
-    for group in ("solver", "guidance"):
-        if group not in protocol:
-            continue
-        target, *settings = str(protocol[group]).split(", ")
-        options = {
-            yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"].rpartition(".")[2]: path.stem for path in (CONFIGS / group).glob("*.yaml")
-        }
-        words.append(f"{group}={options.get(target, target)}")
-        words += [f"{group}.{key}={'null' if value == 'None' else value}" for key, _, value in (setting.partition(" ") for setting in settings)]
-    return shlex.join(["python", "scripts/evaluate.py", f"run={run}", *words])
 
 
 def _cost(folder: Path, config: Config, evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from ablation.compare import Comparison, asked
+from ablation.compare import Comparison
+from ablation.compare_alike import asked
 from ablation.compare_words import COSTS, HOW, ONE_SEED, amount, cost_words, decided, difference_words, figure_words, side
-from ablation.page import SHOWN, STYLE, UNITS, Curve, beside, chart, mark, named, unbroken
+from ablation.page_parts import SHOWN, STYLE, UNITS, Curve, beside, chart, mark, named, unbroken
 from ablation.verdicts import factor
 from evaluation.charts import Span, spans
 from evaluation.markup import Media, absent, card, definitions, document, key, listed, number, section, table, verdict

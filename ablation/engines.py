@@ -2,13 +2,16 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ablation.jobs import Job, Process, run, run_at
+from ablation.jobs import FAILED, Job, JobError, Process, run
+from runtime.preemption import StopRequest
 
-PATIENCE_S = 120.0  # for runs on a Ray cluster to save
+LOOK_S = 0.2  # between two looks whether a run of a cluster has ended
+PATIENCE_S = 120.0  # for runs of a cluster to save
 
 
 class Handle(Protocol):
@@ -80,19 +83,21 @@ class Slurm:
         self.folder, self.cluster = folder, cluster
         own = {"cpus_per_task": cpus, "gpus_per_node": gpus, "mem_gb": memory_gb, "timeout_min": minutes}
         self.cpus, self.parameters = cpus, own | ({"slurm_array_parallelism": parallel} if cluster == "slurm" else {}) | parameters
-        self._jobs: list[Any] = []
+        self._submitted: dict[Any, Job] = {}
 
     def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
         executor = _module("submitit", "slurm").AutoExecutor(folder=self.folder, cluster=self.cluster)
         executor.update_parameters(**self.parameters)
         with executor.batch():
-            self._jobs = [executor.submit(run_at, os.getcwd(), job, self.cpus) for job in jobs]
-        return self._jobs
+            handles = [executor.submit(run_there, os.getcwd(), job, self.cpus) for job in jobs]
+        self._submitted = dict(zip(handles, jobs, strict=True))
+        return handles
 
     def stop(self) -> None:
-        for job in self._jobs:
-            if not job.done():
-                job.cancel(check=False)  # SLURM may have forgotten it
+        under_way = [handle for handle in self._submitted if not handle.done()]
+        for handle in under_way:
+            handle.cancel(check=False)  # SLURM may have forgotten it
+        _saved([self._submitted[handle] for handle in under_way])
 
 
 class Ray:
@@ -105,21 +110,52 @@ class Ray:
 
     def __init__(self, address: str | None, cpus: int, gpus: float) -> None:
         self.address, self.cpus, self.gpus = address, cpus, gpus
-        self._tasks: list[Any] = []
+        self._submitted: dict[Any, Job] = {}
 
     def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
         ray = _module("ray", "ray")
         ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False)
-        task: Callable[..., Any] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run_at)
-        self._tasks = [task.remote(os.getcwd(), job, self.cpus) for job in jobs]  # type: ignore[attr-defined]
-        return [task.future() for task in self._tasks]
+        task: Callable[..., Any] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run_there)
+        self._submitted = {task.remote(os.getcwd(), job, self.cpus): job for job in jobs}  # type: ignore[attr-defined]
+        return [task.future() for task in self._submitted]
 
     def stop(self) -> None:
         ray = _module("ray", "ray")
-        for task in self._tasks:
+        under_way = [task for task in self._submitted if not ray.wait([task], timeout=0)[0]]
+        for task in under_way:
             ray.cancel(task)
-        ray.wait(self._tasks, num_returns=len(self._tasks), timeout=PATIENCE_S)  # runs save
+        _saved([self._submitted[task] for task in under_way])
         ray.shutdown()
+
+
+def run_there(where: str, job: Job, threads: int | None) -> None:
+    """A job in a process that a scheduler started, elsewhere than the user stands: relative paths are so to `where`.
+
+    However the scheduler stops it, by a signal or an error in the midst of its wait, the run saves first. It is looked at now and then,
+    as Ray's interrupts reach no one who waits for a process.
+
+    Raises: JobError if the job fails or is stopped.
+    """
+    os.chdir(where)
+    engine = Local(1, threads)
+    try:
+        with StopRequest() as stop:
+            (handle,) = engine.start([job])
+            while not handle.done() and stop.code is None:
+                time.sleep(LOOK_S)
+    finally:
+        engine.stop()
+    if stop.code is not None:
+        raise JobError(f"{job.name}{FAILED}stopped by signal {stop.code - 128}; the same command goes on from there")
+    if (error := handle.exception()) is not None:
+        raise error
+
+
+def _saved(jobs: Sequence[Job]) -> None:
+    """Wait until nobody is at these jobs any more."""
+    end = time.monotonic() + PATIENCE_S
+    while any(job.running for job in jobs) and time.monotonic() < end:
+        time.sleep(LOOK_S)
 
 
 def _module(name: str, extra: str) -> Any:

@@ -158,12 +158,6 @@ def _work(job: Job, threads: int | None, started: Callable[[Process], None], loc
     write_text(job.note, json.dumps(job._facts() | {"on": provenance()}, indent=1) + "\n")
 
 
-def run_at(where: str, job: Job, threads: int | None) -> None:
-    """`run` in a process of another machine that may stand elsewhere than the user: relative paths are so to `where`."""
-    os.chdir(where)
-    run(job, threads)
-
-
 def _tail(log: Path) -> list[str]:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return [f"    {line}" for line in lines[-SHOWN_LINES:]]

@@ -131,7 +131,9 @@ def sentence(results: Results, row: Row, number: int) -> str:
     told = f"{head}: {node['label']} {scale.difference(row.effect, points)}, {counted(row.effect.n, 'seed')}{lost}"
     if row.verdict == Verdict.INCONCLUSIVE and row.effect.low * row.effect.high > 0:
         told += f"; p = {row.p_adjusted:.2g} after the correction for {counted(number, 'comparison')}"
-    if node["smallest"] is None:
+    if row.verdict == Verdict.INCONCLUSIVE and row.effect.deviation == 0:
+        told += f"; {_alike(results, row)}"
+    if node["smallest"] is None or row.effect.value == row.effect.deviation == 0:
         return told
     matters = scale.smallest(node["smallest"], points)
     if row.verdict == Verdict.EQUIVALENT:
@@ -140,6 +142,16 @@ def sentence(results: Results, row: Row, number: int) -> str:
     if row.verdict == Verdict.INCONCLUSIVE and (needed is None or needed > row.effect.n):
         return f"{told}; to see a difference of {matters} takes {'more than 1000' if needed is None else f'about {needed}'} seeds"
     return told
+
+
+def _alike(results: Results, row: Row) -> str:
+    """What stands beside an effect that every seed repeats exactly."""
+    assert row.effect is not None, "of no effect nothing is repeated"
+    if row.effect.value != 0:
+        return "so few seeds may agree by chance"
+    pairs = [pair for measure in results["measures"] for pair in paired(results, row.arm, measure).values()]
+    every = "every figure is the same under every seed: do the overrides do anything?"
+    return every if all(arm == base for arm, base in pairs) else "it is the same under every seed"
 
 
 def comparisons(found: Sequence[Row]) -> int:

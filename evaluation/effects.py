@@ -98,6 +98,9 @@ def verdict(effect: Effect | None, p_adjusted: float, better: Literal["lower", "
     Equivalent comes first: a difference that is certainly there and certainly too small to matter is equivalent. It is said wrongly
     in at most 2.5 % of comparisons, each for itself (TOST at that level); better and worse in 5 % of whole families.
 
+    Differences that are all equal have an interval without width, which promises nothing: the exchanges decide, so it takes six seeds. Where
+    all are 0 nothing was changed, or nothing that this measure sees: that is never called equivalent.
+
     Args:
         effect: None where arm and baseline share fewer than two seeds: inconclusive.
         p_adjusted: by holm() over all comparisons of the ablation.
@@ -113,7 +116,8 @@ def verdict(effect: Effect | None, p_adjusted: float, better: Literal["lower", "
     if effect is None:
         return Verdict.INCONCLUSIVE
     _probability(p_adjusted)
-    if smallest is not None and -smallest <= effect.low and effect.high <= smallest:
+    promised = effect.deviation > 0 or effect.p_exchange < LEVEL
+    if smallest is not None and promised and -smallest <= effect.low and effect.high <= smallest:
         return Verdict.EQUIVALENT
     if p_adjusted < LEVEL:
         return Verdict.BETTER if (effect.value > 0) == (better == "higher") else Verdict.WORSE

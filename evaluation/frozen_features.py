@@ -1,9 +1,8 @@
 """Named features of frozen networks from a local folder: frames as the folder itself says, weights that are all there, and nothing downloaded."""
 
-import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,10 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from evaluation import learnt_features
+from evaluation.learnt_features import LearntFeatures
+from runtime.local_weights import digest, read_frozen
 
 Video = NDArray[np.uint8]  # t h w c
 Values = NDArray[np.float64]
@@ -116,7 +119,9 @@ class FrozenFeatures:
     def __init__(self, given: str, device: str = "cpu") -> None:
         kind, _, path = given.partition(":")
         if kind not in KINDS or not path:
-            raise ValueError(f"features={given!r} is not one of {', '.join(f'{kind}:<folder>' for kind in KINDS)}. Set features.")
+            raise ValueError(
+                f"features={given!r} is not one of {', '.join(f'{kind}:<folder>' for kind in (*KINDS, learnt_features.KIND))}. Set features."
+            )
         folder = Path(path)
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder} holds no config.json: wanted a {kind} network in Hugging Face's format. Set features.")
@@ -126,10 +131,9 @@ class FrozenFeatures:
             raise ValueError(f"{folder} holds a {config.get('model_type')!r}, {kind} wants one of {', '.join(KINDS[kind])}. Set features.")
         if find_spec("transformers") is None:
             raise RuntimeError(f"features={given} need transformers: pip install -e '.[hf]', or leave them out.")
-        _only_safetensors(folder)
         self.kind, self.device, self.name = kind, device, f"{kind}:{folder.resolve().name}"
-        self.key = _key(folder)
-        self._model = _read_weights(folder, model, config).to(device)
+        self._model = _network(folder, model, config).to(device)
+        self.key = digest(folder, (".json", ".safetensors")).hexdigest()
         own = self._model.config
         self._frames = int(own.num_frames) if kind == "videomae" else FRAMES
         self._prepare = Preprocessing.of(folder, kind, int(own.image_size), config["model_type"])
@@ -157,9 +161,16 @@ class FrozenFeatures:
         return torch.cat(out).double().cpu().numpy()
 
 
-def read_features(given: Sequence[str], device: str = "cpu") -> list[FrozenFeatures]:
-    """Raises: ValueError if two have one name: their figures would be one figure."""
-    found = [FrozenFeatures(each, device) for each in given]
+def read_features(
+    given: Sequence[str], device: str = "cpu", learnt: Callable[[str], LearntFeatures] | None = None
+) -> list[FrozenFeatures | LearntFeatures]:
+    """Features by what stands in the key `features`.
+
+    Args:
+        learnt: how "learnt:<run>" is read; None: not at all.
+    Raises: ValueError if two have one name: their figures would be one figure.
+    """
+    found = [learnt(each) if learnt and each.startswith(f"{learnt_features.KIND}:") else FrozenFeatures(each, device) for each in given]
     names = [features.name for features in found]
     for name in names:
         if names.count(name) > 1:
@@ -167,63 +178,13 @@ def read_features(given: Sequence[str], device: str = "cpu") -> list[FrozenFeatu
     return found
 
 
-def _read_weights(folder: Path, model: str, told: dict[str, Any]) -> Any:
-    """The network, frozen, in float32. Raises: ValueError if the files cannot be read or a weight is missing."""
-    import transformers  # pyright: ignore[reportMissingImports]
-    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    wanted = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
-    wanted["attn_implementation"] = "sdpa"  # whatever config.json says: a name that is not transformers' own is a kernel to be downloaded
-    try:
-        if told["model_type"] == "clip":  # the whole CLIP: how wide its embedding is stands beside its two halves
-            width = told.get("projection_dim", 512)
-            wanted["config"] = transformers.CLIPVisionConfig.from_pretrained(folder, projection_dim=width, local_files_only=True)
-        network, report = getattr(transformers, model).from_pretrained(folder, output_loading_info=True, **wanted)
-    except Exception as error:  # OSError, RuntimeError, ValueError, SafetensorError...
-        why = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights in {folder} cannot be read as a {model} ({why}). Set features.") from error
-    # A pooler stands behind what is taken here; DINO's folders have none. Whatever else is missing transformers would make up.
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise ValueError(f"the weights in {folder} lack {len(missing)} of a {model}'s tensors ({', '.join(missing[:3])}...). Set features.")
-    return network.requires_grad_(False).eval()
-
-
-def _only_safetensors(folder: Path) -> None:
-    """Raises: ValueError if the folder leads transformers to other weights than its own *.safetensors, which are what the key stands for.
-
-    An index, transformers_weights and an adapter do so, to pickles too, whatever use_safetensors says. The same as in models/text_frozen.py.
-    """
-    for name, bad in (
-        ("adapter_config.json", (folder / "adapter_config.json").is_file()),
-        ("transformers_weights in config.json", _names_weights(folder)),
-    ):
-        if bad:
-            raise ValueError(f"{folder} holds {name}, which leads to other weights: wanted model.safetensors alone, or with an index. Set features.")
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        try:
-            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{index} cannot be read as an index of weights ({error!r:.200}). Set features.") from None
-        odd = sorted(str(file) for file in files if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"))
-        if odd:
-            wanted = "wanted plain names of *.safetensors files beside it, as a pickle may run any code when opened"
-            raise ValueError(f"weight_map in {index} names {odd[0]!r}: {wanted}. Set features.")
-
-
-def _names_weights(folder: Path) -> bool:
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return "transformers_weights" in json.dumps(told)  # a part of it may say so too, and in other letters
-
-
-def _key(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors")):
-        with file.open("rb") as content:
-            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+def _network(folder: Path, model: str, told: Mapping[str, Any]) -> Any:
+    """In float32. Raises: ValueError if the files cannot be read or a weight is missing."""
+    # sdpa whatever config.json says: a name that is not transformers' own is a kernel to be downloaded
+    options = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+    if told["model_type"] == "clip":  # the whole CLIP: how wide its embedding is stands beside its two halves
+        options["projection_dim"] = told.get("projection_dim", 512)
+    return read_frozen(folder, model, options, "features", spared="pooler.")  # behind what is taken here; DINO's folders have none
 
 
 def _json(path: Path) -> dict[str, Any]:

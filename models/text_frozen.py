@@ -1,7 +1,5 @@
 """A frozen text encoder from a local folder: read when a prompt first needs it, no part of any checkpoint, and never taken for another."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.text import Text, cut_note
-from models.text_architectures import Architecture, read_architecture
+from models.text_architectures import read_architecture
+from runtime.local_weights import digest, only_safetensors, read_frozen
 
 READ = (".json", ".safetensors", ".txt", ".model")  # endings of the files that an encoder and its tokenizer consist of
 
@@ -65,7 +64,7 @@ class HuggingFaceText(nn.Module):
         super().__init__()
         self.path, self.width, self.max_tokens, self.cache, self.cache_dtype = Path(path), width, max_tokens, cache, cache_dtype
         self.architecture = read_architecture(self.path)
-        _only_safetensors(self.path)
+        only_safetensors(self.path, "objective.text.path")
         own = self.architecture.width
         if own != width:
             raise ValueError(f"the text encoder in {path} is {own} wide, the config says width={width}. Set objective.text.width={own}.")
@@ -90,13 +89,10 @@ class HuggingFaceText(nn.Module):
     @cached_property
     def key(self) -> str:
         """sha256 over the content of the folder's files, and over `layer` if it is not the last: the same wherever they lie."""
-        digest = hashlib.sha256()
-        for file in sorted(file for file in self.path.iterdir() if file.suffix in READ):
-            with file.open("rb") as content:
-                digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        found = digest(self.path, READ)
         if self.layer != -1:
-            digest.update(f"layer {self.layer}\n".encode())
-        return digest.hexdigest()
+            found.update(f"layer {self.layer}\n".encode())
+        return found.hexdigest()
 
     def cut(self, prompts: Sequence[str]) -> list[str]:
         """A note for each prompt that does not fit."""
@@ -129,7 +125,8 @@ class HuggingFaceText(nn.Module):
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)  # b l
         used = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)  # b l
         if not self._held:
-            self._held.append(_read_weights(self.path, self.architecture))
+            options = {"dtype": "auto", "attn_implementation": self.architecture.attention}
+            self._held.append(read_frozen(self.path, self.architecture.model, options, "objective.text.path"))
         with torch.autocast(device.type, enabled=False):
             out = self._held[0].to(device)(input_ids=ids, attention_mask=used, output_hidden_states=self.layer != -1)
             hidden = (out.last_hidden_state if self.layer == -1 else out.hidden_states[self.layer]).float()  # b l d
@@ -194,54 +191,3 @@ class HuggingFaceText(nn.Module):
     def _tokenized(self, prompt: str) -> Any:
         # A lone surrogate, which no tokenizer takes, becomes U+FFFD; a pair becomes its character.
         return self._tokenizer.encode(prompt.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-
-
-def _only_safetensors(folder: Path) -> None:
-    """Raises: ValueError if the folder leads transformers to other weights than its own *.safetensors, which are what the key stands for.
-
-    An index, transformers_weights and an adapter do so, to pickles too, whatever use_safetensors says. The same as in evaluation/frozen_features.py.
-    """
-    for name, bad in (
-        ("adapter_config.json", (folder / "adapter_config.json").is_file()),
-        ("transformers_weights in config.json", _names_weights(folder)),
-    ):
-        if bad:
-            raise ValueError(
-                f"{folder} holds {name}, which leads to other weights: wanted model.safetensors alone, or with an index. Set objective.text.path."
-            )
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        try:
-            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{index} cannot be read as an index of weights ({error!r:.200}). Set objective.text.path.") from None
-        odd = sorted(str(file) for file in files if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"))
-        if odd:
-            wanted = "wanted plain names of *.safetensors files beside it, as a pickle may run any code when opened"
-            raise ValueError(f"weight_map in {index} names {odd[0]!r}: {wanted}. Set objective.text.path.")
-
-
-def _names_weights(folder: Path) -> bool:
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return "transformers_weights" in json.dumps(told)  # a part of it may say so too, and in other letters
-
-
-def _read_weights(path: Path, architecture: Architecture) -> Any:
-    """The encoder, frozen, on the CPU. Raises: ValueError if the files cannot be read or a weight is missing."""
-    import transformers  # pyright: ignore[reportMissingImports]
-    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
-
-    logging.set_verbosity_error()  # what is left over (a decoder) is none of the user's business; what is missing is refused below
-    logging.disable_progress_bar()
-    wanted = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": "auto"}
-    model = architecture.model
-    try:
-        encoder, report = getattr(transformers, model).from_pretrained(
-            path, output_loading_info=True, attn_implementation=architecture.attention, **wanted
-        )
-    except Exception as error:  # OSError, RuntimeError, ValueError, SafetensorError...
-        why = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights in {path} cannot be read as a {model} ({why}). Set objective.text.path.") from error
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers would make them up
-        raise ValueError(f"the weights in {path} lack {len(missing)} of a {model}'s tensors ({', '.join(missing[:3])}...). Set objective.text.path.")
-    return encoder.requires_grad_(False).eval()

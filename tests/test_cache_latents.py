@@ -103,7 +103,7 @@ def test_a_run_on_a_frozen_encoder_resumes_bitwise_holds_none_of_it_and_can_be_s
         with pytest.raises(SystemExit):
             train(f"run={tmp_path}/cut", *flow)
     with monkeypatch.context() as patch:  # what is cached is not encoded again
-        patch.setattr(text_frozen, "_read_weights", lambda *_: pytest.fail("the encoder's weights were read"))
+        patch.setattr(text_frozen, "read_frozen", lambda *_: pytest.fail("the encoder's weights were read"))
         train(f"run={tmp_path}/cut", *flow)
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
@@ -134,7 +134,7 @@ def test_training_after_cache_latents_encodes_nothing(tmp_path, flow, monkeypatc
     assert said.out.rstrip().endswith("run=runs/first")
     made = contents(tmp_path / "latents"), contents(tmp_path / "texts")
 
-    monkeypatch.setattr(text_frozen, "_read_weights", lambda *_: pytest.fail("the encoder's weights were read"))
+    monkeypatch.setattr(text_frozen, "read_frozen", lambda *_: pytest.fail("the encoder's weights were read"))
     monkeypatch.setattr(latents._Maker, "_encoded", lambda *_: pytest.fail("a clip was encoded"))
     cache(*flow, *folders)
     train(f"run={tmp_path}/run", *flow, *folders, "trainer.max_steps=2")

@@ -18,7 +18,8 @@ FLOORS: dict[str, set[str]] = {
     "ablation": {"evaluation", "flow", "data", "runtime", "accounting"},  # beside training: it starts runs, it does not train
     "bench": {"models", "runtime", "accounting"},  # measures networks; beside the floors, as only scripts/bench_model.py opens it
 }
-GROUND = {"models.geometry", "runtime.seeding"}
+# Open to every floor: integers, counters, and the one door through which networks and measures read frozen weights of others.
+GROUND = {"models.geometry", "runtime.seeding", "runtime.local_weights"}
 # Their import costs seconds or they come with an extra: inside the function that needs them, never at the top of a module.
 LAZY = {"wandb", "decord", "matplotlib", "transformers", "diffusers", "accelerate", "torchao", "torchcodec", "pyarrow", "ray"}
 LAZY |= {"submitit", "gradio", "pynvml", "zeus"}

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ablation.compare import compared
+from ablation.compare_alike import APART
 from ablation.compare_page import page
 from ablation.compare_words import markdown, sentences
 from evaluation.gallery import Result, write
@@ -174,6 +175,47 @@ def test_a_run_measured_in_another_way_has_no_difference_but_the_command_that_me
     assert fault["command"] in sentences(comparison)[0]
 
 
+@pytest.mark.parametrize("key", [*(key for key in PROTOCOL if key not in APART), "of another day"])
+def test_whatever_a_protocol_says_has_to_be_the_same(tmp_path: Path, key: str) -> None:
+    runs = [made(tmp_path, "a"), made(tmp_path, "b")]
+    edit(runs[1], "evaluation.json", lambda found: found["protocol"].update({key: "other"}))
+    comparison = compared(runs, "command")
+    (fault,) = comparison["runs"]["b"]["faults"]
+    assert f"{key} = other, wanted {PROTOCOL.get(key, 'not set')}" in fault["what"]
+    assert comparison["runs"]["b"]["differences"] == {}
+
+
+def test_whose_weights_and_when_and_where_may_differ(tmp_path: Path) -> None:
+    runs = [made(tmp_path, "a"), made(tmp_path, "b")]
+    own = {"weights_sha256": "e" * 64, "config_sha256": "d", "seconds": 9.0, "machine": "another", "versions": {"torch": "8"}, "neighbours": 0}
+    edit(runs[1], "evaluation.json", lambda found: found["protocol"].update(own, features={"dino:a": "f" * 64}))
+    comparison = compared(runs, "command")
+    assert comparison["runs"]["b"]["faults"] == []
+    assert comparison["runs"]["b"]["differences"]
+
+
+def test_figures_by_other_weights_of_one_name_are_not_subtracted(tmp_path: Path) -> None:
+    runs = [made(tmp_path, "a"), made(tmp_path, "b")]
+    for run, key in zip(runs, ("0123456789abcdef" * 4, "f" * 64), strict=True):
+        features = {"features": {"dino:small": key, "clip:b": "c" * 64}}
+        edit(run, "evaluation.json", lambda found, features=features: found["protocol"].update(features))
+    comparison = compared(runs, "command")
+    (fault,) = comparison["runs"]["b"]["faults"]
+    assert fault["what"].endswith(": dino:small with weights ffffffffffff, wanted 0123456789ab")
+    assert comparison["runs"]["b"]["differences"] == {}
+    assert shlex.split(fault["command"])[-1] == "features=[dino:FOLDER/small,clip:FOLDER/b]"
+
+
+def test_the_mending_command_asks_for_the_shape_and_the_positions_of_the_first(tmp_path: Path) -> None:
+    runs = [made(tmp_path, "a"), made(tmp_path, "b")]
+    edit(runs[0], "evaluation.json", lambda found: found["protocol"].update(size=[32, 64], rope="NTK, factors [1.0, 2.0, 2.0]"))
+    (fault,) = compared(runs, "command")["runs"]["b"]["faults"]
+    assert "size = [16, 32], wanted [32, 64]; rope = not set, wanted NTK, factors [1.0, 2.0, 2.0]" in fault["what"]
+    config = compose("evaluate", shlex.split(fault["command"])[2:])
+    assert [config[key] for key in ("frames", "height", "width")] == [5, 32, 64]
+    assert config["rope"] == {"_target_": "models.rope_scaling.NTK", "factors": [1.0, 2.0, 2.0]}
+
+
 def test_a_run_that_was_not_measured_is_said_and_its_losses_are_shown(tmp_path: Path) -> None:
     runs = [made(tmp_path, "a"), made(tmp_path, "b")]
     (Path(runs[0]) / "evaluation.json").unlink()
@@ -231,13 +273,15 @@ def test_vaes_that_held_out_other_clips_of_their_own_are_not_subtracted(tmp_path
 
 
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path) -> None:
-    flow, vae = made(tmp_path, "flow"), made_vae(tmp_path, "vae", [30.0, 31.0])
+    flow, vae, encoder = made(tmp_path, "flow"), made_vae(tmp_path, "vae", [30.0, 31.0]), made(tmp_path, "encoder")
+    (Path(encoder) / "config.yaml").write_text("run: x\nobjective: {encoder: {}}\n")
     for runs, words in (
         ([flow, vae], "flow is a flow model and .*vae is a VAE: they share no figure"),
         ([flow], "names 1 run folders, wanted 2 to 6"),
         ([flow] * 7, "names 7 run folders"),
         ([flow, f"{flow}/../flow"], "twice"),
         ([flow, str(tmp_path)], "is not a run folder"),
+        ([flow, encoder], "encoder is neither a flow model nor a VAE"),
     ):
         with pytest.raises(ConfigError, match=words):
             compared(runs, "command")

@@ -1,23 +1,35 @@
 """However jobs are run, all are run, no more at a time than asked for, and none after a stop."""
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import ablation.engines
 import ablation.watch
-from ablation.engines import Engine, Local, Ray, Slurm
-from ablation.jobs import Job
+from ablation.engines import Engine, Local, Ray, Slurm, run_there
+from ablation.jobs import Job, JobError
 from ablation.watch import work
 from runtime.preemption import StopRequest
 
 WORK = """
 import pathlib, signal, sys, time
 folder, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
-signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(folder / "saved").touch(), sys.exit(143)))
+
+def save(*_):
+    time.sleep(2)  # longer than submitit's local form lets a process live that was cancelled
+    (folder / "saved").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, save)
 (folder / "begun").write_text(str(time.time()))
+if (folder / "saved").exists():
+    seconds = 0  # it goes on, and is nearly there
 if seconds < 0:
     time.sleep(-seconds)
     sys.exit("this one cannot")
@@ -95,8 +107,8 @@ def test_asked_to_stop_runs_save_and_none_begins(jobs) -> None:
     class Later(Local):
         """Asks for the stop when two have begun."""
 
-        def start(self, given):
-            handles = engine.start(given)
+        def start(self, jobs):
+            handles = engine.start(jobs)
             while sum((job.folder / "begun").exists() for job in these) < 2:
                 time.sleep(0.05)
             stop.code = 143
@@ -120,17 +132,65 @@ def test_an_engine_that_runs_nothing_is_refused(key: str, engine: Callable[[], E
         engine()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_scheduler_ends_a_run_by_a_signal_when_it_has_saved(jobs, tmp_path: Path, monkeypatch, number: signal.Signals) -> None:
+    monkeypatch.chdir(tmp_path)
+    (one,) = jobs(60)
+
+    def ask() -> None:
+        while not (one.folder / "begun").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    with pytest.raises(JobError, match=rf"^run-0 failed: stopped by signal {int(number)}; the same command goes on from there$"):
+        run_there(str(tmp_path), one, threads=1)
+    asking.join()
+    assert (one.folder / "saved").exists()
+    assert not one.running
+    run_there(str(tmp_path), one, threads=1)
+    assert one.done
+
+
+def cluster(name: str, folder: Path) -> Engine:
+    """An engine of a cluster, in its own local form."""
+    pytest.importorskip({"slurm": "submitit", "ray": "ray"}[name], reason=f"the extra [{name}] is not installed")
+    own = {"folder": str(folder / "submitit"), "cluster": "local", "parallel": 2, "cpus": 1, "gpus": 0, "memory_gb": 1, "minutes": 2}
+    return Slurm(**own, parameters={}) if name == "slurm" else Ray(address=None, cpus=1, gpus=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["slurm", "ray"])
 def test_clusters_run_the_same_jobs(jobs, tmp_path: Path, name: str) -> None:
-    """Both in their own local form. A failed job carries its message home."""
-    pytest.importorskip({"slurm": "submitit", "ray": "ray"}[name], reason=f"the extra [{name}] is not installed")
-    own = {"folder": str(tmp_path / "submitit"), "cluster": "local", "parallel": 2, "cpus": 1, "gpus": 0, "memory_gb": 1, "minutes": 2}
-    engine: Engine = Slurm(**own, parameters={}) if name == "slurm" else Ray(address=None, cpus=1, gpus=0)
+    """A failed job carries its message home."""
     these = jobs(0, 0.2, -0.1)
-    errors = work(engine, these, StopRequest())
+    errors = work(cluster(name, tmp_path), these, StopRequest())
     assert [job.done for job in these] == [True, True, False]
     assert "this one cannot" in errors["run-2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_a_stop_of_a_cluster_ends_its_runs_when_they_have_saved_and_they_go_on(jobs, tmp_path: Path, name: str, monkeypatch) -> None:
+    monkeypatch.setattr(ablation.engines, "PATIENCE_S", 30.0)
+    these, stop = jobs(90, 90), StopRequest()
+
+    def ask() -> None:
+        deadline = time.monotonic() + 60
+        while not all((job.folder / "begun").exists() for job in these) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        stop.code = 143
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(SystemExit):
+        work(cluster(name, tmp_path), these, stop)
+    asking.join()
+    assert [(job.folder / "saved").exists() for job in these] == [True, True]
+    assert not any(job.running or job.done for job in these)
+    assert work(cluster(name, tmp_path), these, StopRequest()) == {}
+    assert all(job.done for job in these)
 
 
 def test_a_cluster_without_its_package_names_the_extra(jobs, monkeypatch) -> None:

@@ -150,7 +150,7 @@ def test_what_several_jobs_need_is_done_first_and_once(tmp_path: Path, script: s
 
 def test_what_needs_a_job_that_failed_is_not_tried(tmp_path: Path, script: str) -> None:
     one = replace(job(tmp_path / "other", script, "1"), needs=(replace(job(tmp_path, script, "bad"), name="what it needs"),))
-    with pytest.raises(JobError, match="^what it needs failed: the cause of it all"):
+    with pytest.raises(JobError, match=r"^what it needs failed: the cause of it all"):
         run(one)
     assert not one.folder.exists()
 

@@ -115,6 +115,28 @@ def test_what_is_open_says_how_many_seeds_would_tell(results: dict[str, Any]) ->
     assert sentence(results, find(rows(results), "mode", "loss"), 4).endswith("6 seeds")
 
 
+def test_the_same_figures_under_every_seed_are_no_finding_and_are_said(results: dict[str, Any]) -> None:
+    mode, normal = (results["arms"][name]["runs"] for name in ("mode", "normal"))
+    for own, base in zip(mode, normal, strict=True):
+        own["values"]["following"] = base["values"]["following"]
+    told = sentence(results, find(rows(results), "mode", "following"), 4)
+    head = "mode against normal is inconclusive: prompts followed +0.0 percentage points [0.0, 0.0], 6 seeds"
+    assert told == f"{head}; it is the same under every seed"
+    for own, base in zip(mode, normal, strict=True):
+        own["values"]["loss"] = base["values"]["loss"]
+    told = sentence(results, find(rows(results), "mode", "following"), 4)
+    assert told == f"{head}; every figure is the same under every seed: do the overrides do anything?"
+
+
+def test_few_seeds_that_agree_exactly_are_said_to_be_few(results: dict[str, Any]) -> None:
+    for own, base in zip(results["arms"]["mode"]["runs"], results["arms"]["normal"]["runs"], strict=True):
+        own["values"]["following"] = base["values"]["following"] + 1 / 64
+    results["arms"]["mode"]["runs"] = results["arms"]["mode"]["runs"][:3]
+    told = sentence(results, find(rows(results), "mode", "following"), 4)
+    assert told.startswith("mode against normal is inconclusive: prompts followed +1.6 percentage points [1.6, 1.6], 3 seeds; ")
+    assert "so few seeds may agree by chance; to see a difference of 3 percentage points takes about 8 seeds" in told
+
+
 def test_an_interval_beside_zero_that_the_correction_does_not_let_pass_says_so(results: dict[str, Any]) -> None:
     for place, each in enumerate(results["arms"]["mode"]["runs"]):
         sign = (-1) ** place

@@ -113,8 +113,7 @@ def test_an_arm_that_is_the_baseline_has_no_effect_at_all(n: int) -> None:
     values = np.random.default_rng(4).normal(size=n).tolist()
     found = paired_effect(values, [value * (1 + 1e-15) for value in values])  # but for rounding
     assert found == Effect(0.0, 0.0, 0.0, n, 0.0, 1.0, 1.0)
-    assert verdict(found, 1.0, "lower", 1e-6) == Verdict.EQUIVALENT
-    assert verdict(found, 1.0, "lower", None) == Verdict.INCONCLUSIVE
+    assert verdict(found, 1.0, "lower", 1e-6) == verdict(found, 1.0, "lower", None) == Verdict.INCONCLUSIVE, "nothing was changed, or seen"
 
 
 @pytest.mark.parametrize(
@@ -223,6 +222,22 @@ def test_what_is_too_small_to_matter_is_called_equivalent_and_what_just_matters_
     assert np.mean([words[0] == Verdict.EQUIVALENT for words in told]) >= 0.95
     # 2.5 %, and three standard errors of it.
     assert np.mean([words[1] == Verdict.EQUIVALENT for words in told]) <= 0.049
+
+
+@pytest.mark.parametrize(("prompts", "base"), [(20, 0.05), (20, 0.3), (768, 0.05)])
+@pytest.mark.parametrize("n", [2, 3, 5, 6])
+def test_shares_that_agree_by_chance_are_not_called_equivalent_more_often_than_promised(n: int, prompts: int, base: float) -> None:
+    """Shares of twenty prompts agree in two seeds every tenth time: of an arm that is off by what just matters, too, if its prompts are few."""
+    rng, smallest, repeats = np.random.default_rng(10), 0.05, 2000
+    runs = rng.binomial(prompts, [[[base]], [[base + smallest]]], (repeats, 2, 1, n)) / prompts
+    told = ablated(runs, smallest)
+    # 2.5 %, and three standard errors of it.
+    assert np.mean([words[0] == Verdict.EQUIVALENT for words in told]) <= 0.036
+
+
+def test_few_seeds_that_agree_exactly_promise_nothing() -> None:
+    found = [paired_effect([0.51] * n, [0.5] * n) for n in range(2, 9)]
+    assert [verdict(one, 1.0, "higher", 0.05) == Verdict.EQUIVALENT for one in found] == [n >= 6 for n in range(2, 9)]
 
 
 def test_seeds_needed_are_those_of_the_published_tables() -> None:

@@ -39,7 +39,7 @@ def copied(text_models, tmp_path):
 
 @pytest.fixture
 def never_read(monkeypatch):
-    monkeypatch.setattr(text_frozen, "_read_weights", lambda *_: pytest.fail("the encoder's weights were read"))
+    monkeypatch.setattr(text_frozen, "read_frozen", lambda *_: pytest.fail("the encoder's weights were read"))
 
 
 def same(a: Text, b: Text) -> bool:
@@ -127,8 +127,8 @@ def test_the_frozen_weights_are_in_no_state_and_are_not_trained(of):
 
 
 def test_the_weights_are_read_when_a_prompt_first_needs_them_and_once(of, monkeypatch):
-    reads, read = [], text_frozen._read_weights
-    monkeypatch.setattr(text_frozen, "_read_weights", lambda *arguments: reads.append(arguments) or read(*arguments))
+    reads, read = [], text_frozen.read_frozen
+    monkeypatch.setattr(text_frozen, "read_frozen", lambda *arguments: reads.append(arguments) or read(*arguments))
     text = of()
     text.to("cpu")
     assert text.cut(PROMPTS) == []
