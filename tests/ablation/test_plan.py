@@ -13,6 +13,7 @@ from ablation.foresight import foresight
 from ablation.plan import Run, asked, check, measures, plan, prepared, seeds, step_cost, steps_for
 from ablation.results import gathered
 from runtime.config import CONFIGS, Config, ConfigError, compose
+from training.ema import EMA
 
 SHIPPED = sorted(path.stem for path in (CONFIGS / "ablation").glob("[!_]*.yaml"))
 
@@ -66,6 +67,16 @@ def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds
         assert [run.seed for run in found if run.arm == arm] == list(range(6))
     assert len({run.job.folder for run in found}) == len(found), "two arms are the same run"
     assert len({run.job.name for run in found}) == len(found)
+
+
+def test_an_average_that_an_arm_asks_for_is_reached() -> None:
+    """It begins shorter (training/ema.py): arms that end before they come to theirs would all be the same run."""
+    asking = [name for name in SHIPPED if "ema_decay" in str(config(name)["ablation"]["arms"])]
+    words = [(run, word) for name in asking for run in runs(name, "seeds=1") for word in training(run)]
+    decays = [(run, float(word.partition("=")[2])) for run, word in words if word.startswith("trainer.ema_decay=")]
+    assert decays
+    for run, decay in decays:
+        assert EMA({}, decay).at((run.steps or 0) - 1) == decay, f"{run.arm}: not in {run.steps} steps"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
