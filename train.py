@@ -1,4 +1,4 @@
-"""Train a VAE or a DiT: python train.py experiment=... run=runs/x. The same command again goes on where the run stopped."""
+"""Train a VAE, a DiT or features of videos: python train.py experiment=... run=runs/x. The same command again goes on where the run stopped."""
 
 import re
 import shlex
@@ -37,7 +37,8 @@ def main(config: Config) -> None:
 
     with RunFolder(config["run"], config, config["allow_drift"]) as folder:
         train(config, folder, flow)
-    print(f"next: {next_command(config, flow)}", file=sys.stderr)
+    judges = f"python scripts/evaluate.py run=<a flow model or a VAE> 'features=[learnt:{config['run']}]'"
+    print(f"next: {judges if 'encoder' in config['objective'] else next_command(config, flow)}", file=sys.stderr)
 
 
 def check_top(config: Config) -> None:

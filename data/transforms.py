@@ -1,5 +1,6 @@
 """From decoded frames to what a network sees: fitted to the bucket, cropped by counters, scaled to [-1, 1]."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,15 +22,27 @@ def fit(video: np.ndarray, height: int, width: int) -> np.ndarray:
     _, h, w, _ = video.shape
     if (h, w) == (height, width):
         return video
-    scale = max(height / h, width / w)
-    size = (max(height, round(h * scale)), max(width, round(w * scale)))
+    size, top, left = _cover(h, w, height, width)
     frames = rearrange(torch.from_numpy(np.ascontiguousarray(video)), "t h w c -> t c h w").float()
     if size != (h, w):
         # antialias: without it a thin moving edge flickers when it is scaled down
         frames = functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
     frames = frames[:, :, top : top + height, left : left + width].round().clamp(0, 255).to(torch.uint8)
     return rearrange(frames, "t c h w -> t h w c").contiguous().numpy()
+
+
+def fit_box(box: Sequence[float], size: tuple[int, int], height: int, width: int) -> tuple[float, float, float, float]:
+    """Where `fit` puts a box (left, top, right, bottom, in pixels) of a picture of `size`; it may reach beyond what is left of the picture."""
+    (h, w), (scaled, top, left) = size, _cover(*size, height, width)
+    across, down = scaled[1] / w, scaled[0] / h
+    return box[0] * across - left, box[1] * down - top, box[2] * across - left, box[3] * down - top
+
+
+def _cover(h: int, w: int, height: int, width: int) -> tuple[tuple[int, int], int, int]:
+    """The size to which h x w is scaled to cover height x width, and where the cut begins in it: top and left."""
+    scale = max(height / h, width / w)
+    size = (max(height, round(h * scale)), max(width, round(w * scale)))
+    return size, (size[0] - height) // 2, (size[1] - width) // 2
 
 
 def to_float(video: Tensor) -> Tensor:

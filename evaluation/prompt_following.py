@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.world.vocabulary import Attributes, Claim
-from evaluation.oracle import Verdict, judge, read
+from evaluation.oracle import Verdict, in_view, judge, read
 from evaluation.statistics import bootstrap, wilson
 from runtime.seeding import Stream, generator
 
@@ -130,6 +130,13 @@ def _graded(verdict: Verdict) -> float:
 def by_prompt(records: Sequence[Record]) -> dict[str, list[Any]]:
     """What `summary` draws together, prompt by prompt, so that two generators asked the same can be compared in pairs."""
     return {"all_of": [bool(record.verdict.correct) for record in records], "graded_of": [round(_graded(record.verdict), 4) for record in records]}
+
+
+def framing(records: Sequence[Record]) -> dict[str, Any]:
+    """Whether the picture's edge cuts objects off: `framed`, the share of frames in which all that the prompt claims are wholly in view, as the
+    mean over samples; `framed_of`, of each sample."""
+    shares = [float(in_view(record.state, record.prompt.claim.count).mean()) for record in records]
+    return {"framed": bootstrap(shares, 0).as_dict(), "framed_of": [round(share, 4) for share in shares]}
 
 
 def by_kind(records: Sequence[Record]) -> dict[str, Any]:

@@ -210,8 +210,8 @@ def _reconstructions(media: Media, folder: Path, samples: Figures, vae: Figures)
         f"On {figures['n']} clips of combinations it never saw: PSNR {figures['psnr_db']:.1f} dB{inside}, SSIM {figures['ssim']:.3f}. "
         f"The strict program still reads everything right in {percent(vae['ceiling']['value'])} of the reconstructions."
     )
-    about = _cost(figures, vae.get("tokenizer"))
-    return section(title, f'<p>{words}</p>\n{about}<ul class="grid wide">{"".join(cards)}</ul>{report_sets.distance_tables(figures)}')
+    about, sets = _cost(figures, vae.get("tokenizer")), report_sets.distance_tables(figures) + report_sets.known_to_features(vae)
+    return section(title, f'<p>{words}</p>\n{about}<ul class="grid wide">{"".join(cards)}</ul>{sets}')
 
 
 def _cost(figures: Figures, tokenizer: Figures | None) -> str:

@@ -21,7 +21,7 @@ def from_real(dit: Figures) -> str:
         f"{figures['n']} videos of held-out prompts against as many real clips of the same sort, as two sets. "
         "The features are Kinora's own unless a name says otherwise: figures compare with those of other such pages, not with published ones."
     )
-    return section(title, f"<p>{words}</p>\n{distance_tables(figures)}")
+    return section(title, f"<p>{words}</p>\n{distance_tables(figures)}{known_to_features(dit)}")
 
 
 def from_training(media: Media, folder: Path, samples: Figures, dit: Figures) -> str:
@@ -98,6 +98,12 @@ def distance_tables(figures: Figures) -> str:
     missing = [(name, node["why"]) for nodes in (found, kernel) for name, node in nodes.items() if node["value"] is None]
     words += [f"None over <code>{escape(name)}</code>: {escape(why)}" for name, why in dict.fromkeys(missing)]  # both may lack it for one cause
     return "".join(parts) + (f'<p class="soft">{" ".join(words)}</p>' if words else "")
+
+
+def known_to_features(evaluation: Figures) -> str:
+    """Which learnt features were trained on real clips that are judged here."""
+    saw, means = evaluation.get("features_saw", {}), "these may look more usual to them than others would"
+    return "".join(f'<p class="soft"><code>{escape(given)}</code> were trained on {n} of the real clips: {means}.</p>' for given, n in saw.items())
 
 
 def _short(value: float) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data.buckets import TooShort, Windows
 from data.files.reader import read_video
 from data.index import read_index
-from data.transforms import fit
+from data.transforms import fit, fit_box
 from data.world.captions import claim, prompt_for, said
 from data.world.sampling import draw_scene
 from data.world.splits import heldout, motions
@@ -40,6 +40,14 @@ class Clip:
     boxes: Sequence[Boxes]
     short: str
     motion: str
+
+    def fitted(self, height: int, width: int) -> "Clip":
+        """In another size, as training fits clips: what the edge cuts off is still claimed, and its box reaches beyond the picture."""
+        size = self.video.shape[1], self.video.shape[2]
+        if size == (height, width):
+            return self
+        boxes = [[fit_box(box, size, height, width) for box in frame] for frame in self.boxes]
+        return replace(self, video=fit(self.video, height, width), boxes=boxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,11 @@ def evaluate_vae(
     records = prompt_following.judged(own, results)
     raw = prompt_following.judged(own, sources)
     figures = pictures(sources, results, [clip.boxes for clip in clips], seed, tokenizer, frozen)
-    figures["ceiling"] = prompt_following.summary(records) | {"mp4": prompt_following.summary(raw)}
+    figures["ceiling"] = {
+        **prompt_following.summary(records),
+        "framed": prompt_following.framing(records)["framed"],
+        "mp4": prompt_following.summary(raw) | {"framed": prompt_following.framing(raw)["framed"]},
+    }
     figures["ceiling_of"] = prompt_following.by_prompt(records)["all_of"]
     sheet = [row for clip, record in zip(clips[:8], records, strict=False) for row in ((clip.video, "source: " + clip.short), _row(record))]
     return Result(figures, {"reconstructions": beside(sources, results, [clip.short for clip in clips])}, sheet)
@@ -135,8 +147,8 @@ def evaluate_flow(
     """A generator: prompt following with its controls, image to video, how far its clips lie from real and from training ones, and the VAE behind it.
 
     Args:
-        clips: of held-out combinations.
-        seen_clips: that training did not show either, of combinations that it did.
+        clips: of held-out combinations, in the size of the videos that are made.
+        seen_clips: that training did not show either, of combinations that it did; likewise.
         frozen: features besides our own that distances are taken over.
         training: what samples are compared with to see whether they repeat it; why there is nothing to compare with; None leaves that out.
     """
@@ -161,6 +173,7 @@ def evaluate_flow(
             "kinds": prompt_following.by_kind(records),
             "seen": prompt_following.summary(seen_records),
             **prompt_following.by_prompt(records),
+            **prompt_following.framing(records),
             "seen_of": prompt_following.by_prompt(seen_records)["all_of"],
         },
         "chance": chances.pop("all"),

@@ -28,6 +28,8 @@ class Stream(IntEnum):
     SAMPLING = 16  # the noise that a sample begins with: never one that training saw
     WEIGHT = 17  # in which epochs a clip of a broken weight comes once more
     FEATURES = 18  # the weights of the fixed network that video features come from
+    PLAYBACK = 19  # how a stretch of video is played to a network that is to tell
+    PATCHES = 20  # which of its patches that network sees
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

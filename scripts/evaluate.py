@@ -9,6 +9,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.index import Row, read_index
 from data.transforms import to_float, to_uint8
 from evaluation.autoencoder import Tokenizer, evaluate_videos, in_words, latent_bits
 from evaluation.frozen_features import FrozenFeatures, read_features
 from evaluation.gallery import Result, Video, write
+from evaluation.learnt_features import KIND, LearntFeatures, run_of
 from evaluation.nearest import Training, read_training
-from evaluation.suite import Plan, evaluate_flow, evaluate_vae, read_clips
+from evaluation.suite import Clip, Plan, evaluate_flow, evaluate_vae, read_clips
 from evaluation.video_features import in_words as distances_in_words
 from models.geometry import latent_grid
 from models.vae import VideoVAE
@@ -29,7 +34,10 @@ from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
 from runtime.config import Config, ConfigError, build, check, entry, load_run_config
 from runtime.device import pick_device
 from runtime.machine import machine, versions
-from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator
+from training.inference import known_prefix, load_features, load_networks, load_vae, make_generator
+
+Features = FrozenFeatures | LearntFeatures
+SHAPE = {"frames": 1, "height": 16, "width": 16}  # of samples, and the least that the oracle can read
 
 
 @entry("evaluate")
@@ -37,7 +45,11 @@ def main(config: Config) -> None:
     for key, least in {"prompts": 2, "seen": 2, "clips": 2, "animated": 2, "seed": 0, "steps": 1, "batch_size": 1, "neighbours": 0}.items():
         if type(config[key]) is not int or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number >= {least}. Set {key}.")
-    check({key: config[key] for key in ("solver", "guidance", "kernel")})
+    for key, least in SHAPE.items():
+        if config[key] is not None and (type(config[key]) is not int or config[key] < least):
+            told = f"{key}={config[key]!r} must be a whole number >= {least}, or null for what the run was trained on"
+            raise ConfigError(f"{told}. Set {key}.")
+    check({key: config[key] for key in ("solver", "guidance", "kernel", "rope") if config[key] is not None})
     begun, run, device = time.monotonic(), Path(config["run"]), pick_device(config["device"], "device")
     saved = load_run_config(run)
     if not {"objective", "data"} <= set(saved):
@@ -47,6 +59,9 @@ def main(config: Config) -> None:
     if "dit" in saved["objective"] and config["videos"] is not None:
         what = f"videos={config['videos']} are clips to measure a VAE on, but run={run} is a flow run, which is measured on a world"
         raise ConfigError(f"{what}. Set videos=null, and world=<folder of make_world.py> if it was not trained on one.")
+    given = [f"{key}={config[key]}" for key in (*SHAPE, "rope") if config[key] is not None]
+    if "dit" not in saved["objective"] and given:
+        raise ConfigError(f"{', '.join(given)} says how samples are made, and run={run} is a VAE run, which makes none. Set them to null.")
     own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
     frozen = features_of(config["features"], device)
     measure = own_result if own else world_result
@@ -60,35 +75,28 @@ def main(config: Config) -> None:
     print(f"{path}, {out / 'evaluation.png'}")
 
 
-def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[FrozenFeatures], device: str) -> tuple[Result, dict, float]:
+def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[Features], device: str) -> tuple[Result, dict, float]:
     """On clips of the procedural world, of combinations that training never showed: what was found, under which protocol, and the clips' fps."""
     folder, world = find_world(config["world"], saved)
     clips = read_clips(folder / "heldout", config["clips"])
+    judged = read_index(folder / "heldout" / "index.jsonl").rows[: len(clips)]
     frames, height, width = clips[0].video.shape[:3]
     protocol = {"world": str(folder), "clips": len(clips), "size": [height, width], "frames": frames}
     protocol |= {key: world[key] for key in ("fps", "difficulty")}
     if "dit" in saved["objective"]:
-        networks = load_networks(run, device, build(config["kernel"]))
-        print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions")
-        counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
-        seen_clips = read_clips(folder / "val", config["animated"])
-        training = training_of(saved, config["neighbours"])
-        plan = Plan(**counts, difficulty=world["difficulty"], fps=networks.shape.fps, clips_fps=world["fps"])
-        result = flow_result(config, networks, plan, clips, seen_clips, frozen, training, device)
-        protocol |= {"weights_sha256": networks.weights_sha256, "step": networks.step, "steps": config["steps"]}
-        protocol |= {name: described(config[name]) for name in ("solver", "guidance")} | {
-            key: config[key] for key in ("prompts", "seen", "animated", "neighbours")
-        }
+        result, own = flow_result(config, run, saved, folder, world, clips, frozen, device)
+        protocol |= own
     else:
         vae, digest = load_vae(run, device)
         print(f"{run}: {len(clips)} held-out clips")
         tokenizer = tokenizer_of(vae, [clip.video for clip in clips], device)
         result = evaluate_vae(clips, lambda videos: reconstructed(vae, videos, device), config["seed"], config["batch_size"], tokenizer, frozen)
         protocol |= {"weights_sha256": digest}
+    result.figures.update(seen_by_features(config["features"], judged))
     return result, protocol, world["fps"]
 
 
-def own_result(config: Config, run: Path, saved: Config, frozen: Sequence[FrozenFeatures], device: str) -> tuple[Result, dict, float]:
+def own_result(config: Config, run: Path, saved: Config, frozen: Sequence[Features], device: str) -> tuple[Result, dict, float]:
     """A VAE on clips of nobody's world: those that its training held out, or those of `videos`.
 
     Raises: ConfigError if the run held none out, or it was trained on one of them: on those it would look better than it is.
@@ -111,6 +119,7 @@ def own_result(config: Config, run: Path, saved: Config, frozen: Sequence[Frozen
     tokenizer = tokenizer_of(vae, sources, device)
     frames, height, width = max((video.shape[:3] for video in sources), key=prod)
     result = evaluate_videos(sources, names, lambda parts: reconstructed(vae, parts, device), config["seed"], tokenizer, frozen)
+    result.figures.update(seen_by_features(config["features"], videos.validation_index().rows))
     protocol = {"videos": given or "held out by the run", "clips": len(sources), "size": [height, width], "frames": frames}
     return result, protocol | {"fps": data["fps"], "weights_sha256": digest}, data["fps"]
 
@@ -158,14 +167,29 @@ def find_world(given: str | None, saved: Config) -> tuple[Path, dict]:
         raise ConfigError(f"world={folder} is no folder of scripts/make_world.py ({error}). Set world=<that folder>.") from None
 
 
-def features_of(given: object, device: str) -> list[FrozenFeatures]:
+def features_of(given: object, device: str) -> list[Features]:
     """Raises: ConfigError if one cannot be had."""
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise ConfigError(f"features={given!r} must be a list of texts like dino:<folder>. Set features.")
     try:
-        return read_features(given, device)
+        return read_features(given, device, partial(load_features, device=device))
     except (ValueError, RuntimeError) as error:
         raise ConfigError(str(error)) from None
+
+
+def seen_by_features(given: Sequence[str], judged: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """How many of the judged real clips come from files that learnt features were trained on, by what was given; nothing where none do.
+
+    Such clips may look more usual to these features than clips of the same sort that they never saw. Training sets that are gone are not looked for.
+    """
+    found = {}
+    for each in given:
+        if each.startswith(f"{KIND}:"):
+            with suppress(ValueError, OSError):
+                trained = {row.media for row in build(load_run_config(run_of(each)[0])["data"]).training_index().rows}
+                found[each] = sum(row.media in trained for row in judged)
+    found = {each: shared for each, shared in found.items() if shared}
+    return {"features_saw": found} if found else {}
 
 
 def training_of(saved: Config, most: int) -> Training | str | None:
@@ -180,17 +204,29 @@ def training_of(saved: Config, most: int) -> Training | str | None:
 
 def flow_result(
     config: Config,
-    networks: Networks,
-    plan: Plan,
-    clips: Sequence,
-    seen_clips: Sequence,
-    frozen: Sequence[FrozenFeatures],
-    training: Training | str | None,
+    run: Path,
+    saved: Config,
+    folder: Path,
+    world: Mapping[str, Any],
+    clips: Sequence[Clip],
+    frozen: Sequence[Features],
     device: str,
-) -> Result:
-    shape = networks.shape
+) -> tuple[Result, dict]:
+    """A flow run in the shape that is asked for, on clips of a world fitted to it: what was found, and what of the protocol is its own."""
+    networks = load_networks(run, device, build(config["kernel"]))
+    shape = replace(networks.shape, **{key: config[key] for key in SHAPE if config[key] is not None})
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
+    if config["rope"] is not None:
+        networks.dit.rescale(build(config["rope"]))
     generator = make_generator(networks, config, device)
+    made = "x".join(map(str, (shape.frames, shape.height, shape.width)))
+    print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions, {made}")
+    heldout, seen = ([clip.fitted(shape.height, shape.width) for clip in part] for part in (clips, read_clips(folder / "val", config["animated"])))
+    training: Training | str | None = f"samples are {made}, no shape that the run was trained in." if config["neighbours"] else None
+    if shape == networks.shape:
+        training = training_of(saved, config["neighbours"])
+    counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
+    plan = Plan(**counts, difficulty=world["difficulty"], fps=shape.fps, clips_fps=world["fps"])
 
     def generate(prompts: Sequence[str], samples: Sequence[int]) -> list[Video]:
         return list(generator.videos(generator.latents(prompts, grid, shape.fps, plan.seed, samples)).numpy())
@@ -199,12 +235,15 @@ def flow_result(
         latents, known = known_prefix(networks.vae, np.stack(firsts), grid)
         return list(generator.videos(generator.latents(captions, grid, shape.fps, plan.seed, samples, latents, known)).numpy())
 
-    tokenizer = tokenizer_of(networks.vae, [clip.video for clip in clips], device)
+    tokenizer = tokenizer_of(networks.vae, [clip.video for clip in heldout], device)
 
     def reconstruct(videos: Sequence[Video]) -> list[Video]:
         return reconstructed(networks.vae, videos, device)
 
-    return evaluate_flow(plan, clips, seen_clips, generate, animate, reconstruct, tokenizer, frozen, training)
+    result = evaluate_flow(plan, heldout, seen, generate, animate, reconstruct, tokenizer, frozen, training)
+    protocol = {"size": [shape.height, shape.width], "frames": shape.frames, "weights_sha256": networks.weights_sha256, "step": networks.step}
+    protocol |= {name: described(config[name]) for name in ("solver", "guidance", "rope") if config[name] is not None}
+    return result, protocol | {key: config[key] for key in ("steps", "prompts", "seen", "animated", "neighbours")}
 
 
 @torch.no_grad()
@@ -240,6 +279,8 @@ def show(result: Result) -> None:
     print(f"  VAE: PSNR {vae['psnr_db']:.2f} dB{inside}, SSIM {vae['ssim']:.4f}, flicker {vae['flicker']:.2f} levels")
     for words in in_words(figures):
         print(f"  {words}")
+    for given, shared in figures.get("features_saw", {}).items():
+        print(f"  {given} were trained on {shared} of the real clips: these may look more usual to them than others would")
     if "ceiling" in figures:
         line("ceiling: reconstructions read right", figures["ceiling"])
     if following is None:
@@ -247,6 +288,7 @@ def show(result: Result) -> None:
         return
     for name in ("lenient", "seen"):
         line(name, following[name])
+    line("frames that show all of the object", following["framed"])
     for name, share in [*following["attributes"].items(), *following["kinds"].items()]:
         line(name, share)
     line("shuffled prompts", figures["shuffled"])

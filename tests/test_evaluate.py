@@ -1,4 +1,4 @@
-"""scripts/evaluate.py for a VAE on clips of its own: what it measures, and what it refuses to."""
+"""scripts/evaluate.py: a VAE on clips of its own, a flow run in another shape than it was trained in; what it measures, and what it refuses to."""
 
 import json
 import runpy
@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 import torch
 
+from data.files.reader import read_video
 from data.transforms import to_float
+from data.world.folder import World, make_world
 from data.writer import write_mp4
 from evaluation.autoencoder import latent_bits
 from models.vae import VideoVAE
+from runtime.checkpoint import Checkpoints
 from runtime.config import build, dump, load_run_config
 from train import main as train
+from training.ema import network_state
+from training.vae_bundle import bundle_vae
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["objective=vae", "objective.vae.widths=[8,8,16]", "objective.vae.encoder_depths=[0,1,1]", "objective.vae.decoder_depths=[0,1,1]"]
 TINY += ["data=videos", "data.probes=null", "data.workers=0", "trainer=toy", "trainer.max_steps=2", "trainer.threads=1", "tracking=none"]
+VAE = {"_target_": "models.vae.VideoVAE", "latent_channels": 4, "widths": [8], "encoder_depths": [1], "decoder_depths": [2]}
+DIT = {"_target_": "models.dit.DiT", "latent_channels": 4, "width": 32, "depth": 1, "heads": 2, "text_width": 16}
+TEXT = {"_target_": "models.text.TextTransformer", "width": 16, "depth": 1, "heads": 1, "max_tokens": 8}
+TEXT |= {"tokenizer": {"_target_": "models.text.WordTokenizer", "buckets": 64}}
+FEW = ["prompts=2", "seen=2", "clips=2", "animated=2", "steps=2", "device=cpu"]
 
 
 def films(folder: Path, numbers: range) -> Path:
@@ -172,3 +182,76 @@ def test_training_clips_are_read_or_the_reason_is_told(runs: Path, capsys: pytes
         assert wanted in told
         assert "not measured: a real clip has 6 frames" in told
     assert "held-out (expected 14.3, to 50)" in told
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on clips of 9x32x32, with random weights that make every input matter, beside a world of 9x32x48."""
+    root = tmp_path_factory.mktemp("flow")
+    make_world(World("easy", seed=0, clips=0, val=2, heldout=2, frames=9, fps=8, height=32, width=48, crf=12), root / "world", processes=1)
+    random, networks = torch.Generator().manual_seed(0), {}
+    for name, node in {"vae": VAE, "dit": DIT, "text": TEXT}.items():
+        networks[name] = build(node)
+        for parameter in networks[name].parameters():
+            parameter.data = torch.randn(parameter.shape, generator=random) * 0.3
+    shape = {"_target_": "data.shapes.Fixed", "frames": 9, "height": 32, "width": 32, "grid": [4, 16, 16]}
+    data = {"shape": shape, "fps": 8, "val": str(root / "world" / "val" / "index.jsonl")}
+    flow = {"dit": DIT, "text": TEXT, "vae": VAE, "shift": 1.0}
+    for name, objective, trained in (("vae", {"vae": VAE}, ("vae",)), ("run", flow, ("dit", "text"))):
+        (root / name).mkdir()
+        (root / name / "config.yaml").write_text(dump({"objective": objective, "data": data}))
+        state = network_state({part: networks[part] for part in trained})
+        Checkpoints(root / name / "checkpoints").save(1, {"ema": state}, {})
+    bundle_vae(str(root / "vae"), VAE, root / "run")
+    return root
+
+
+def shown(run: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The first sample of a prompt, and the first frame that was given to an animated one."""
+    gallery = json.loads((run / "evaluation" / "gallery.json").read_text())
+    sample, given = gallery["prompts"][0]["video"], gallery["image_to_video"][0]["given"]
+    return read_video(run / "evaluation" / sample), read_video(run / "evaluation" / given)
+
+
+def test_samples_are_made_and_judged_in_the_shape_that_is_asked_for(flow: Path, evaluate) -> None:
+    run = flow / "run"
+    code, out, err = evaluate(f"run={run}", "frames=5", "height=48", "width=64", *FEW)
+    assert code == 0, err
+    found = json.loads((run / "evaluation.json").read_text())
+    assert (found["protocol"]["size"], found["protocol"]["frames"]) == ([48, 64], 5)
+    assert [part.shape for part in shown(run)] == [(5, 48, 64, 3), (1, 48, 64, 3)]
+    # 48x64 covers a real clip of 32x48 at 1.5 times its size, of which the sides are cut off: the VAE was given that.
+    assert found["tokenizer"]["values_ratio"] == pytest.approx(3 * 9 * 48 * 64 / (4 * 3 * 6 * 8))
+    assert found["memorisation"]["why"] == "samples are 5x48x64, no shape that the run was trained in."
+    assert "5x48x64" in out
+    code, _, _ = evaluate(f"run={run}", "neighbours=0", *FEW)
+    assert code == 0
+    assert json.loads((run / "evaluation.json").read_text())["protocol"]["size"] == [32, 32]
+    assert [part.shape for part in shown(run)] == [(9, 32, 32, 3), (1, 32, 32, 3)]
+
+
+def test_rope_is_scaled_for_all_samples_and_said(flow: Path, evaluate) -> None:
+    made = {}
+    for name, words in {"plain": [], "interpolation": ["objective/dit/rope@rope=interpolation", "rope.factors=[1,2,2]"]}.items():
+        code, _, err = evaluate(f"run={flow / 'run'}", "height=64", "width=64", "neighbours=0", *words, *FEW)
+        assert code == 0, err
+        made[name] = shown(flow / "run")[0].astype(int), json.loads((flow / "run" / "evaluation.json").read_text())["protocol"]
+    assert made["interpolation"][1]["rope"] == "Interpolation, factors [1, 2, 2]"
+    assert "rope" not in made["plain"][1]
+    assert np.abs(made["plain"][0] - made["interpolation"][0]).max() > 10
+
+
+def test_a_shape_that_cannot_be_made_or_read_names_its_key(flow: Path, evaluate) -> None:
+    for words, wanted in (
+        ("frames=6", "frames must be 1 + 4k (5 or 9). Set frames."),
+        ("height=50", "it must be a multiple of 8 (48 or 56). Set height."),
+        ("width=8", "width=8 must be a whole number >= 16, or null for what the run was trained on. Set width."),
+        ("frames=4.0", "Set frames."),
+    ):
+        code, _, err = evaluate(f"run={flow / 'run'}", words, *FEW)
+        assert code == 1
+        assert wanted in err
+    code, _, err = evaluate(f"run={flow / 'vae'}", "height=48", *FEW)
+    assert code == 1
+    assert "height=48 says how samples are made" in err
+    assert len(err.strip().splitlines()) == 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.transforms import fit, to_float
+from evaluation.learnt_features import LearntFeatures, run_of
 from flow.generate import Generator
 from flow.prediction import Prediction, Velocity, velocity_field
 from models.attention import Kernel, check_kernel
@@ -21,6 +22,7 @@ from models.geometry import Grid, latent_frames
 from models.text import TextEncoder
 from models.vae import VideoVAE
 from models.vae_tiles import Tile, check_tile, decode_tiled, encode_tiled
+from models.video_encoder import VideoEncoder
 from runtime.build import build
 from runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints, read, read_manifest, restore
 from runtime.config import Config, load_run_config
@@ -105,12 +107,40 @@ def load_vae(run: str | Path, device: torch.device | str = "cpu") -> tuple[Video
         vae, digest = vae_bundle.load_vae(run)
     else:
         saved, digest = newest_averages(run)
-        prefix = f"{vae_bundle.NETWORK}."
-        # A VAE run may train more than its VAE (a discriminator, say).
-        own = {name.removeprefix(prefix): tensor for name, tensor in saved.parts["ema"].items() if name.startswith(prefix)}
         vae = build(objective["vae"])
-        restore(vae.state_dict(), own, f"{saved.folder}/ema.safetensors")
+        restore(vae.state_dict(), _part(saved, vae_bundle.NETWORK), f"{saved.folder}/ema.safetensors")
     return vae.to(device).eval().requires_grad_(False), digest
+
+
+def load_encoder(run: str | Path, device: torch.device | str = "cpu") -> tuple[VideoEncoder, str, tuple[int, int]]:
+    """The network that a run of objective=features trained, the sha256 of its weights, and height and width of most clips that it saw.
+
+    Raises: ValueError or RuntimeError as `load_networks`.
+    """
+    run = Path(run)
+    config = load_run_config(run)
+    objective = config.get("objective")
+    if not isinstance(objective, Mapping) or "encoder" not in objective:
+        raise ValueError(f"{run} trained no features. Give the run folder of: python train.py objective=features run=<a new folder>")
+    saved, digest = newest_averages(run)
+    encoder = build(objective["encoder"])
+    restore(encoder.state_dict(), _part(saved, "encoder"), f"{saved.folder}/ema.safetensors")
+    largest = build(config["data"]["shape"]).largest
+    _, height, width = read_facts(run).get("shape") or (largest.frames, largest.height, largest.width)
+    check_kernel(encoder, device, key="objective.encoder.kernel")  # float32
+    return encoder.to(device).eval().requires_grad_(False), digest, (height, width)
+
+
+def load_features(given: str, device: torch.device | str = "cpu") -> LearntFeatures:
+    """Features by "learnt:<run>", or "learnt:<run>@<first digits of the sha256 of its weights>".
+
+    Raises: ValueError or RuntimeError as `load_encoder`, or if the weights are others.
+    """
+    run, digits = run_of(given)
+    encoder, sha256, (height, width) = load_encoder(run, device)
+    if not sha256.startswith(digits):
+        raise ValueError(f"{run} holds weights of sha256 {sha256:.12}..., but features={given} wants others: it has trained on. Set features.")
+    return LearntFeatures(Path(run).resolve().name, sha256, lambda video: encoder.features(video.to(device)), encoder.frames, height, width)
 
 
 def newest_averages(run: Path) -> tuple[Checkpoint, str]:
@@ -179,8 +209,16 @@ def read_prediction(objective: Mapping[str, Any]) -> Prediction:
     return build(objective["prediction"]) if "prediction" in objective else Velocity()
 
 
+def _part(saved: Checkpoint, network: str) -> dict[str, Tensor]:
+    """The averaged weights of one network: a run may train more than is kept of it (a discriminator, say)."""
+    prefix = f"{network}."
+    return {name.removeprefix(prefix): tensor for name, tensor in saved.parts["ema"].items() if name.startswith(prefix)}
+
+
 def _objective(run: Path, config: Config) -> Mapping[str, Any]:
     objective = config.get("objective")
+    if isinstance(objective, Mapping) and "encoder" in objective:
+        raise ValueError(f"{run} trained features, which judge other runs: scripts/evaluate.py run=<such a run> features=[learnt:{run}]")
     if not isinstance(objective, Mapping) or "vae" not in objective:
         raise ValueError(f"{run}/config.yaml is not of a run that this code makes: it has no objective with a vae.")
     return objective

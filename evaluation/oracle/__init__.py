@@ -14,10 +14,12 @@ The rules, all of them strict; a verdict's `lenient` differs in the shape rule a
 - Motion: robust slopes of place and log radius, in the world (the camera's own motion, read from the background's texture, is taken
   off). It must cover a least distance, advance in each third of the clip, without a jump, while what should stay constant does.
 - Light: under which light more pixels have an object's colour. Camera: pan and zoom of the texture; over plain ground it is static.
+- Framing, which no caption claims: an object is cut off in a frame where it fills two pixels or more along the picture's edge.
 - Two objects or more: the best one-to-one assignment of objects to claims; `binding` says that it holds as a whole.
 """
 
+from evaluation.oracle.framing import in_view
 from evaluation.oracle.reading import State, Track, read
 from evaluation.oracle.verdict import Verdict, chance, judge
 
-__all__ = ["State", "Track", "Verdict", "chance", "judge", "read"]
+__all__ = ["State", "Track", "Verdict", "chance", "in_view", "judge", "read"]

@@ -34,6 +34,7 @@ class Track:
     colours: tuple[str | None, ...]  # t: the nearest named colour, None where none is near
     fit: Fit
     radius: np.ndarray  # t: area radius in pixels, as a camera that stands still would see it
+    at_edge: np.ndarray  # t: how many pixels along the picture's edge it fills by more than half
     motion: str | None
 
 
@@ -173,7 +174,13 @@ def _track(pixels: np.ndarray, ground: Background, camera: CameraPath, own: np.n
         place = camera.to_world(shape.centroid, height, width)
         times = np.flatnonzero(used) / max(1, frames - 1)
         motion = name_motion(times, place[used], area[used], _unwrapped(shape, used), min(height, width))
-    return Track(found, whole, names, shape, np.sqrt(area / np.pi), motion)
+    return Track(found, whole, names, shape, np.sqrt(area / np.pi), _at_edge(alpha), motion)
+
+
+def _at_edge(alpha: np.ndarray) -> np.ndarray:
+    # (t,): where two sides meet, the corner pixel counts once.
+    filled = alpha > 0.5
+    return filled[:, [0, -1]].sum((1, 2)) + filled[:, 1:-1, [0, -1]].sum((1, 2))
 
 
 def _colours(pixels: np.ndarray, ground: Background, own: np.ndarray, found: np.ndarray) -> tuple[tuple[str | None, ...], np.ndarray]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.transforms import DetailCrop, Stills, fit, to_float, to_uint8
+from data.transforms import DetailCrop, Stills, fit, fit_box, to_float, to_uint8
 
 
 def test_a_clip_of_the_right_size_is_untouched():
@@ -22,6 +22,17 @@ def test_fit_keeps_the_middle_and_the_aspect(h, w):
     # inside, away from the borders that the filter repeats, the slopes are those of one scale in both directions
     assert np.diff(out[8, 4:12, 0]).mean() == pytest.approx(255 / w / scale, rel=0.1)
     assert np.diff(out[4:12, 8, 1]).mean() == pytest.approx(255 / h / scale, rel=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (96, 64), (40, 160), (24, 32)])
+def test_a_box_goes_where_its_picture_goes(height, width):
+    picture = np.zeros((1, 48, 64, 3), np.uint8)
+    picture[:, 18:30, 26:36] = 255
+    inside = fit(picture, height, width)[0, :, :, 0] > 127
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    found = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    assert fit_box((26, 18, 36, 30), (48, 64), height, width) == pytest.approx(found, abs=0.51)  # a pixel is lit from one half on
+    assert fit_box((0, 0, 64, 48), (48, 64), 48, 48) == (-8, 0, 56, 48)
 
 
 def test_all_levels_survive_the_way_to_float_and_back():

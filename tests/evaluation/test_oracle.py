@@ -11,10 +11,11 @@ from data.world.captions import facts
 from data.world.render import render
 from data.world.sampling import draw_scene
 from data.world.scene import Background
+from data.world.truth import truth
 from data.world.vocabulary import PLAIN_BACKGROUNDS, Attributes, Claim
 from evaluation.calibration import TREATMENTS, exchanged, forged, honest, tally
 from evaluation.forgeries import KINDS, Draw, blurred, forgeries
-from evaluation.oracle import chance, judge, read
+from evaluation.oracle import chance, in_view, judge, read
 from runtime.seeding import Stream, generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +112,46 @@ def test_claims_of_other_clips_are_refused() -> None:
 def test_other_sizes_and_lengths_read_alike(size: int) -> None:
     for frames in (13, 33):
         assert tally(honest("easy", 5, 7, TREATMENTS["raw"], frames, size)).strict == 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 80), (80, 48), (64, 128)])
+def test_pictures_that_are_no_squares_read_alike(height: int, width: int) -> None:
+    scenes = [draw_scene(7, number, "easy", "val", width / height) for number in range(8)]
+    for name in ("raw", "mp4 + vae"):
+        videos = [TREATMENTS[name](render(scene, 17, height, width), number) for number, scene in enumerate(scenes)]
+        assert all(judge(video, facts(scene)).correct for video, scene in zip(videos, scenes, strict=True))
+
+
+@pytest.mark.parametrize("name", ["raw", "mp4 + vae"])
+def test_what_the_edge_cuts_off_is_not_wholly_in_view(name: str) -> None:
+    """Wide clips, in which nothing is cut off, and the square middle of each, or the middle of each turned on its side."""
+    read_so, whole, beyond = [], [], []
+    for number in range(24):
+        scene = draw_scene(11, number, "easy", "val", 80 / 48)
+        video, states = render(scene, 17, 48, 80), truth(scene, 17, 48, 80)
+        boxes = np.array([state.objects[0].box for state in states])
+        for left, right in ((0, 80), (16, 64)):
+            shown = np.ascontiguousarray(video[:, :, left:right])
+            shown = shown.swapaxes(1, 2).copy() if number % 2 else shown
+            out = np.max([left - boxes[:, 0], boxes[:, 2] - right, -boxes[:, 1], boxes[:, 3] - 48], axis=0)
+            read_so += list(in_view(read(TREATMENTS[name](shown, number)), 1))
+            whole += list(out <= 0)
+            beyond += list(out)
+    read_so, whole, beyond = np.array(read_so), np.array(whole), np.array(beyond)
+    assert 0.15 < (~whole).mean() < 0.4
+    assert (read_so == whole).mean() >= 0.97
+    assert not read_so[beyond >= 1].any()  # px: by so much it is cut off
+    assert read_so[beyond <= -1.5].all()
+
+
+def test_several_objects_are_in_view_where_all_are() -> None:
+    scene = next(scene for scene in (draw_scene(0, number, "standard", "val") for number in range(40)) if len(scene.objects) == 2)
+    video = render(scene, 17, 64, 64)
+    assert in_view(read(video), 2).all()
+    assert not in_view(read(video), 3).any()
+    left = min(state.objects[0].box[0] for state in truth(scene, 17, 64, 64))
+    assert not in_view(read(np.ascontiguousarray(video[:, :, int(left) + 4 :])), 2).all()
+    assert not in_view(read(np.full((17, 64, 64, 3), 128, np.uint8)), 1).any()
 
 
 def test_each_wrong_attribute_is_named() -> None:

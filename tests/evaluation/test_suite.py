@@ -47,6 +47,41 @@ def test_the_ceiling_of_a_perfect_vae_is_the_clips_themselves(folder: Path) -> N
     assert figures["vae"]["flicker"] == 0
 
 
+def test_a_clip_in_another_size_keeps_its_object_in_its_box(folder: Path) -> None:
+    for clip in read_clips(folder, 3):
+        assert clip.fitted(64, 64) is clip
+        for height, width in ((96, 96), (64, 48), (96, 128)):
+            other = clip.fitted(height, width)
+            assert other.video.shape == (17, height, width, 3)
+            flat, seen = other.video.astype(int), np.zeros(other.video.shape[:3], bool)
+            for frame, ((left, top, right, bottom),) in enumerate(other.boxes):
+                seen[frame, max(0, int(top) - 5) : max(0, int(bottom) + 6), max(0, int(left) - 5) : max(0, int(right) + 6)] = True
+            assert 0.02 < seen.mean() < 0.5
+            assert np.abs(flat[~seen] - np.median(flat[~seen], axis=0)).max() <= 12
+
+
+def test_what_the_edge_cuts_off_counts_as_not_framed(folder: Path) -> None:
+    """Samples whose object is wholly there, half there, or gone after the first frames."""
+    clips = read_clips(folder, 3)
+    ((left, _, right, _),) = clips[0].boxes[8]
+    cut = np.ascontiguousarray(clips[0].video[8:9, :, int((left + right) / 2) :][:, :, :32]).repeat(17, axis=0)
+    gone = clips[0].video.copy()
+    gone[5:] = np.median(gone[0].reshape(-1, 3), axis=0)
+    made = {0: clips[0].video, 1: cut, 2: gone}
+    figures = evaluate_flow(
+        Plan(prompts=3, seen=2, animated=2, difficulty="easy", seed=WORLD.seed),
+        clips,
+        clips,
+        lambda prompts, samples: [made.get(sample, clips[0].video) for sample in samples],
+        lambda firsts, captions, samples: [clips[0].video for _ in firsts],
+        lambda given: given,
+    ).figures
+    following = figures["prompt_following"]
+    assert following["framed_of"] == [1, 0, pytest.approx(5 / 17, abs=1e-4)]
+    assert following["framed"]["value"] == pytest.approx(fmean(following["framed_of"]), abs=1e-4)
+    assert figures["ceiling"]["framed"]["value"] == figures["ceiling"]["mp4"]["framed"]["value"] == 1
+
+
 def test_an_index_and_a_truth_of_unlike_clips_are_refused(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "truth.jsonl").read_text().splitlines()
     (tmp_path / "truth.jsonl").write_text("\n".join(reversed(lines)))
