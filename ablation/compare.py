@@ -141,6 +141,7 @@ def _measures(kind: str, given: Sequence[Mapping[str, Any]]) -> list[Measure]:
         Measure("prompt_following.lenient", "the same prompts, lenient rule for shapes", "higher", True),
         *(Measure(f"prompt_following.attributes.{name}", f"{name} right", "higher", True) for name in below("prompt_following.attributes")),
         Measure("prompt_following.seen", "prompts of seen combinations followed", "higher", True, head=True),
+        Measure("prompt_following.framed", "frames that show all of the object", "higher", True),
         *(Measure(f"objects.{count}", f"prompts of {count} object{'s' * (count != '1')} followed", "higher", True) for count in below("objects")),
     ]
     for part, words in (("image_to_video", "new"), ("image_to_video_seen", "seen")):

@@ -141,6 +141,16 @@ def test_differences_are_taken_prompt_by_prompt(tmp_path: Path) -> None:
     assert comparison["runs"]["a"]["differences"] == {}
 
 
+def test_shares_of_frames_are_paired_by_their_prompts(tmp_path: Path) -> None:
+    runs = [made(tmp_path, name) for name in "ab"]
+    shares = [number % 5 / 5 for number in range(20)]
+    for run, more in zip(runs, (0.0, 0.2), strict=True):
+        own = {"framed": {"value": 0.4 + more, "low": 0.0, "high": 1.0, "n": 20}, "framed_of": [share + more for share in shares]}
+        edit(run, "evaluation.json", lambda found, own=own: found["prompt_following"].update(own))
+    found = compared(runs, "command")["runs"]["b"]["differences"]["prompt_following.framed"]
+    assert (found["low"], found["value"], found["high"]) == pytest.approx((0.2, 0.2, 0.2)), "prompt by prompt they differ by the same"
+
+
 def test_an_older_evaluation_without_items_is_compared_unpaired_and_said(tmp_path: Path) -> None:
     runs = [made(tmp_path, "a"), made(tmp_path, "b")]
     edit(runs[1], "evaluation.json", lambda found: (found["prompt_following"].pop("all_of"), found["prompt_following"].pop("seen_of")))
