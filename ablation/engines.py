@@ -4,7 +4,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 from ablation.jobs import FAILED, Job, JobError, Process, run
@@ -49,9 +50,14 @@ class Local:
             raise ValueError(f"processes={processes}, threads={threads} run nothing: at least 1 each. Set engine.processes, engine.threads.")
         self.processes, self.threads = processes, threads
         self._pool, self._lock, self._running, self._stopped = ThreadPoolExecutor(processes), threading.Lock(), list[Process](), False
+        self._waiting, self._failed = dict[Job, Future[None]](), dict[Path, JobError]()
 
     def start(self, jobs: Sequence[Job]) -> Sequence[Handle]:
-        return [self._pool.submit(run, job, self.threads, self._started, lambda: self._stopped) for job in jobs]
+        self._waiting = {job: Future() for job in jobs}
+        handles = list(self._waiting.values())
+        for _ in jobs:
+            self._pool.submit(self._next)
+        return handles
 
     def stop(self) -> None:
         with self._lock:
@@ -59,6 +65,25 @@ class Local:
             for process in self._running:
                 process.terminate()  # does nothing to one that has ended
         self._pool.shutdown(cancel_futures=True)
+
+    def _next(self) -> None:
+        """Do the first job that nobody else is at, here or in another start; where all are taken, wait for the first."""
+        with self._lock:
+            job = next((one for one in self._waiting if not one.running), next(iter(self._waiting)))
+            handle = self._waiting.pop(job)
+        try:
+            for need in job.needs:
+                if need.lock in self._failed:  # for another job, in this start
+                    raise self._failed[need.lock]
+            run(job, self.threads, self._started, lambda: self._stopped)
+        except JobError as error:
+            if error.lock is not None:
+                self._failed[error.lock] = error
+            handle.set_exception(error)
+        except BaseException as error:  # whatever it was, whoever waits must hear of it
+            handle.set_exception(error)
+        else:
+            handle.set_result(None)
 
     def _started(self, process: Process) -> None:
         with self._lock:

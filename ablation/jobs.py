@@ -62,7 +62,9 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether these very commands have run to their end before."""
+        """Whether these very commands, and all that they need, have run to their end before."""
+        if not all(need.done for need in self.needs):
+            return False
         try:
             return self._facts().items() <= json.loads(self.note.read_text(encoding="utf-8")).items()
         except (OSError, ValueError, AttributeError):
@@ -70,8 +72,8 @@ class Job:
 
     def _facts(self) -> dict[str, Any]:
         """What done.json has to hold: a result that somebody else has written since is not these commands'."""
-        sha256 = hashlib.sha256((self.folder / self.result).read_bytes()).hexdigest()
-        return {"work": self.work or [list(command) for command in self.commands], "sha256": sha256}
+        of = [job.folder / job.result for job in (self, *self.needs)]  # what was trained again has to be measured again
+        return {"work": self.work or [list(command) for command in self.commands], "sha256": [_sha256(path) for path in of]}
 
     @property
     def running(self) -> bool:
@@ -89,7 +91,15 @@ class Job:
 
 
 class JobError(RuntimeError):
-    """A command failed; the message holds the end of what it said."""
+    """A command failed; the message holds the end of what it said.
+
+    Args:
+        lock: of the job whose command it is: of one that another needs, say.
+    """
+
+    def __init__(self, message: str, lock: Path | None = None) -> None:
+        super().__init__(message)
+        self.lock = lock
 
 
 def run(
@@ -131,6 +141,10 @@ def _taken(lock: BinaryIO) -> bool:
     return True
 
 
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _work(job: Job, threads: int | None, started: Callable[[Process], None], lock: BinaryIO) -> None:
     job.note.unlink(missing_ok=True)
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
@@ -152,9 +166,9 @@ def _work(job: Job, threads: int | None, started: Callable[[Process], None], loc
             said = _tail(job.log)
             cause = said[-1].strip() if said else f"exit code {code}"
             ended = f"  python {shlex.join(command)} ended with exit code {code}"
-            raise JobError("\n".join([f"{job.name}{FAILED}{cause}", ended, *said, f"  the whole log: {job.log}"]))
+            raise JobError("\n".join([f"{job.name}{FAILED}{cause}", ended, *said, f"  the whole log: {job.log}"]), job.lock)
     if not (job.folder / job.result).exists():
-        raise JobError(f"{job.name}{FAILED}its commands ended well and left no {job.folder / job.result}\n  the whole log: {job.log}")
+        raise JobError(f"{job.name}{FAILED}its commands ended well and left no {job.folder / job.result}\n  the whole log: {job.log}", job.lock)
     write_text(job.note, json.dumps(job._facts() | {"on": provenance()}, indent=1) + "\n")
 
 

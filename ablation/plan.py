@@ -120,7 +120,7 @@ def seeds(config: Config) -> list[int]:
 
 
 def asked(config: Config) -> str:
-    """The ablation's name and what the command line asks otherwise than its YAML: each question has a page of its own."""
+    """The ablation's name and which arms, seeds and budget the command line asks for instead of its YAML's: each has a page of its own."""
     ablation, own, words = config["ablation"], seeds(config), [config["ablation"]["name"]]
     if len(chosen(config)) < len(ablation["arms"]):
         words += ["only", *(_plain(name) for name in chosen(config) if name != ablation["baseline"])]
@@ -151,6 +151,10 @@ def check(config: Config) -> None:
     if len(arms) < 2 or baseline not in arms:
         told = f"got {len(arms)} arms ({', '.join(arms)}) and baseline={baseline}; wanted at least two arms, the baseline among them"
         raise ConfigError(f"{told}. Set arms and baseline in the ablation's YAML.")
+    plain = [_plain(name) for name in arms]
+    if "" in plain or len(set(plain)) < len(plain):
+        told = f"arms {', '.join(arms)}: a page's folder could not tell two of them apart"
+        raise ConfigError(f"{told}, wanted names that differ in a to z and digits. Set arms.")
     if only is not None and not isinstance(only, list):
         raise ConfigError(f"only={only!r} must be a list of arms: only=[{only}]. Set only, or null for all.")
     for name in map(str, only or ()):
@@ -197,9 +201,11 @@ def _arm(config: Config, name: str, complete: Complete | None) -> _Arm:
     flop, parameters = _step_cost(composed)
     steps = None if paid["seconds"] else int(paid["steps"] or steps_for(paid["flop"], flop))
     length = [f"trainer.max_steps={steps}"] if steps else ["trainer.max_steps=null", f"trainer.budget_s={paid['seconds']}"]
-    facts = [composed, length, _weights_of(composed["vae_run"])]  # an arm of which anything was changed is another run
+    # An arm of which anything was changed is another run.
+    facts = [composed, length, _weights_of(composed["vae_run"]), _world_of(composed)]
     measuring = [*config["ablation"]["evaluate"], *evaluate] if _evaluated(config) else None
-    digests = _digest(facts), "" if measuring is None else _digest(compose("evaluate", ["run=x", *measuring], None))
+    measured = None if measuring is None else compose("evaluate", ["run=x", *measuring], None)
+    digests = _digest(facts), "" if measured is None else _digest([measured, _world_of(measured)])
     return _Arm([*given, *length], measuring, steps, flop, parameters, digests)
 
 
@@ -215,6 +221,12 @@ def _weights_of(run: str | None) -> str | None:
     """The manifest of a run's newest checkpoint, which holds the sha256 of its weights."""
     manifests = sorted(Path(run).glob("checkpoints/step-*/manifest.json")) if run is not None else []
     return manifests[-1].read_text(encoding="utf-8") if manifests else None
+
+
+def _world_of(composed: Config) -> str | None:
+    """How the clips were made."""
+    path = Path(composed.get("world") or "", "world.json")  # a run on other clips has no such key
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def steps_for(budget_flop: float, flop_per_step: int) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ablation.engines import Engine, Handle
 from ablation.jobs import Job
@@ -24,7 +25,7 @@ def work(engine: Engine, jobs: Sequence[Job], stop: StopRequest, ended: Callable
     Raises: SystemExit if asked to stop, when every run has saved.
     """
     errors: dict[str, str] = {}
-    left = [job for job in jobs if not job.done]
+    left = _spread([job for job in jobs if not job.done])
     waiting = {job.name: job for job in left}
     told = time.monotonic()
     try:
@@ -52,6 +53,17 @@ def work(engine: Engine, jobs: Sequence[Job], stop: StopRequest, ended: Callable
     finally:
         engine.stop()
     return errors
+
+
+def _spread(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that need what an earlier one makes come last, so that no place stands idle to wait for it."""
+    made: set[Path] = set()
+    first, last = [], []
+    for job in jobs:
+        needed = {need.lock for need in job.needs if not need.done}
+        (last if needed & made else first).append(job)
+        made |= needed
+    return first + last
 
 
 def _why(handle: Handle) -> str | None:

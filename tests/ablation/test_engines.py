@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,49 @@ def test_what_is_done_is_not_started(jobs) -> None:
     work(Local(processes=2, threads=1), these, StopRequest())
     assert spans(these)[0] == before[0]
     assert spans(these)[1] != before[1]
+
+
+def sharing(trainings: Sequence[Job], *arms: float) -> list[Job]:
+    """For each of them a job for each arm that needs it, arms innermost; of so many seconds."""
+    made = []
+    for number, need in enumerate(trainings):
+        for arm, long in enumerate(arms):
+            folder = need.folder.parent / f"arm-{number}-{arm}"
+            ((script, *_),) = need.commands
+            made.append(Job(folder.name, folder, "ended", ((script, str(folder), str(long)),), needs=(replace(need, name=f"for {arm}"),)))
+            folder.mkdir()
+    return made
+
+
+def test_no_place_stands_idle_while_arms_share_a_training(jobs) -> None:
+    trainings = jobs(0.5, 0.5)
+    assert work(Local(processes=2, threads=1), sharing(trainings, 0, 0, 0), StopRequest()) == {}
+    (begun, ended), (other_begun, other_ended) = spans(trainings)
+    assert max(begun, other_begun) < min(ended, other_ended), "one waited for the other"
+
+
+def test_a_training_that_failed_is_not_tried_again_for_another_arm(jobs) -> None:
+    failing, fine = trainings = jobs(-0.1, 0)
+    these = sharing(trainings, 0, 0, 0, 0)
+    errors = work(Local(processes=1, threads=1), these, StopRequest())
+    assert set(errors) == {"arm-0-0", "arm-0-1", "arm-0-2", "arm-0-3"}
+    assert all("this one cannot" in error for error in errors.values())
+    assert failing.log.read_text().count("$ python") == 1
+    assert fine.done
+    assert all(job.done for job in these[4:])
+
+
+def test_two_starts_at_once_share_the_work(jobs) -> None:
+    these = jobs(0.4, 0.4, 0.4, 0.4)
+    starts = [threading.Thread(target=work, args=(Local(processes=1, threads=1), these, StopRequest())) for _ in range(2)]
+    for start in starts:
+        start.start()
+        time.sleep(0.15)  # the first is at the first job
+    for start in starts:
+        start.join(timeout=60)
+    assert all(job.log.read_text().count("$ python") == 1 for job in these)
+    overlap = [sum(begun <= at < ended for begun, ended in spans(these)) for at, _ in spans(these)]
+    assert max(overlap) == 2, "one only waited for the other"
 
 
 def test_asked_to_stop_runs_save_and_none_begins(jobs) -> None:

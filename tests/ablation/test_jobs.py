@@ -1,5 +1,6 @@
 """A job is done once, goes on where it stopped, and says why it failed."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -146,6 +147,21 @@ def test_what_several_jobs_need_is_done_first_and_once(tmp_path: Path, script: s
     assert (need.folder / "calls").read_text() == "1"
     with held(need):
         assert both[0].running
+
+
+def test_what_is_made_again_makes_undone_what_needed_it(tmp_path: Path, script: str) -> None:
+    need = job(tmp_path, script, "1")
+    one = Job("b", tmp_path / "b", "result.json", ((script, str(tmp_path / "b"), "2"),), needs=(need,))
+    one.folder.mkdir()
+    run(one)
+    assert one.done
+    (need.folder / "result.json").write_text('{"trained": "again"}')
+    assert not one.done, "what it needs is no longer done"
+    need.note.write_text(json.dumps(need._facts()))
+    assert need.done
+    assert not one.done, "it measured what was there before"
+    run(one)
+    assert (one.folder / "calls").read_text() == "22"
 
 
 def test_what_needs_a_job_that_failed_is_not_tried(tmp_path: Path, script: str) -> None:
