@@ -30,9 +30,9 @@ def main(config: Config) -> None:
     check_top(config)
     flow = "dit" in config["objective"]
     if not flow and config["vae_run"] is not None:
-        raise ConfigError(f"vae_run={config['vae_run']} is for objective=flow; objective=vae trains its own VAE. Set vae_run=null.")
+        raise ConfigError(f"vae_run={config['vae_run']} is for objective=flow: only a flow model takes a VAE. Set vae_run=null.")
     if config["data"]["packing"] != "bucket" and (not flow or config["trainer"]["compile"] != "none"):
-        why = f"trainer.compile={config['trainer']['compile']} makes a graph for each shape of pass" if flow else "a VAE takes clips of one shape"
+        why = f"trainer.compile={config['trainer']['compile']} makes a graph for each shape of pass" if flow else "only objective=flow packs"
         raise ConfigError(f"data.packing={config['data']['packing']}, but {why}, wanted bucket. Set data.packing=bucket.")
 
     with RunFolder(config["run"], config, config["allow_drift"]) as folder:
@@ -86,6 +86,9 @@ def train(config: Config, folder: RunFolder, flow: bool) -> None:
             announce_cut(objective.text, loader.source.index)
             indexes = [loader.source.index, *([videos.validation_index()] if videos.holds_out else [])]
             with_known_texts(objective.text, indexes, trainer.device, videos.memory_bytes)
+        elif "encoder" in config["objective"]:
+            shown = zip(loader.source.index.rows, loader.source.buckets, strict=True)
+            objective.check_clips(min(bucket.frames for row, bucket in shown if bucket is not None and row.weight > 0), validation)
         tracker.start(folder.path, config)
         try:
             trainer.fit(objective, loader, validation, recipe, folder, tracker, config["seed"])

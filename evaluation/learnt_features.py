@@ -1,6 +1,8 @@
 """Features of whole clips by a network that a run of ours trained; its folder and its weights are the name, which means the same numbers."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +18,22 @@ DIGITS = 8  # of the weights' sha256 that stand in a name
 
 
 def run_of(given: str) -> tuple[str, str]:
-    """The folder in "learnt:<run>" or "learnt:<run>@<digits>", and the digits that its weights' sha256 must begin with."""
-    run, at, digits = given.partition(":")[2].rpartition("@")
-    return (run, digits) if at else (digits, "")
+    """The folder in "learnt:<run>" or "learnt:<run>@<digits>", and the digits that its weights' sha256 must begin with. A folder whose own name
+    ends like that is given with digits."""
+    path = given.partition(":")[2]
+    found = re.fullmatch(r"(.+?)(?:@([0-9a-f]+))?", path)
+    return (found[1], found[2] or "") if found else (path, "")
+
+
+def acquaintance(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What there is to say of how learnt features know the judged clips, with their names: which they were trained on, and at another rate."""
+    for name, node in figures.get("features_saw", {}).items():
+        if "why" in node:
+            yield name, f"may have been trained on some of the real clips: {node['why']}"
+        elif node["clips"]:
+            yield name, f"were trained on {node['clips']} of the real clips: these may look more usual to them than others would"
+        if "note" in node:
+            yield name, node["note"]
 
 
 class LearntFeatures:

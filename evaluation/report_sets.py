@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from evaluation.learnt_features import acquaintance
 from evaluation.markup import Media, absent, card, interval, number, pair, percent, section, table
 
 Figures = Mapping[str, Any]
@@ -101,9 +102,8 @@ def distance_tables(figures: Figures) -> str:
 
 
 def known_to_features(evaluation: Figures) -> str:
-    """Which learnt features were trained on real clips that are judged here."""
-    saw, means = evaluation.get("features_saw", {}), "these may look more usual to them than others would"
-    return "".join(f'<p class="soft"><code>{escape(given)}</code> were trained on {n} of the real clips: {means}.</p>' for given, n in saw.items())
+    """Which learnt features were trained on real clips that are judged here, or at another rate, and of which that cannot be told."""
+    return "".join(f'<p class="soft"><code>{escape(name)}</code> {escape(words)}</p>' for name, words in acquaintance(evaluation))
 
 
 def _short(value: float) -> str:

@@ -8,8 +8,7 @@ Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/e
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -19,22 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.index import Row, read_index
+from data.index import read_index
 from data.transforms import to_float, to_uint8
-from evaluation.autoencoder import Tokenizer, evaluate_videos, in_words, latent_bits
+from evaluation.autoencoder import Tokenizer, evaluate_videos, latent_bits
 from evaluation.frozen_features import FrozenFeatures, read_features
 from evaluation.gallery import Result, Video, write
-from evaluation.learnt_features import KIND, LearntFeatures, run_of
+from evaluation.learnt_features import LearntFeatures
 from evaluation.nearest import Training, read_training
 from evaluation.suite import Clip, Plan, evaluate_flow, evaluate_vae, read_clips
-from evaluation.video_features import in_words as distances_in_words
+from evaluation.terminal import lines
 from models.geometry import latent_grid
 from models.vae import VideoVAE
 from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
 from runtime.config import Config, ConfigError, build, check, entry, load_run_config
 from runtime.device import pick_device
 from runtime.machine import machine, versions
-from training.inference import known_prefix, load_features, load_networks, load_vae, make_generator
+from training.inference import known_prefix, load_features, load_networks, load_vae, make_generator, seen_by_features
 
 Features = FrozenFeatures | LearntFeatures
 SHAPE = {"frames": 1, "height": 16, "width": 16}  # of samples, and the least that the oracle can read
@@ -54,6 +53,8 @@ def main(config: Config) -> None:
     saved = load_run_config(run)
     if not {"objective", "data"} <= set(saved):
         raise ConfigError(f"run={run} holds no config of a training run. Give the folder that train.py was given as run=.")
+    if "encoder" in saved["objective"]:
+        raise ConfigError(f"run={run} trained features, which judge other runs. Set run to a flow model or a VAE, and features=[learnt:{run}].")
     if config["world"] is not None and config["videos"] is not None:
         raise ConfigError(f"world={config['world']} and videos={config['videos']} are both given. Set one of them, the other to null.")
     if "dit" in saved["objective"] and config["videos"] is not None:
@@ -71,7 +72,8 @@ def main(config: Config) -> None:
     protocol |= {"seconds": round(time.monotonic() - begun, 1), "machine": machine(), "versions": versions()}
     out = run if config["out"] is None else Path(config["out"])
     path = write(out, result, protocol, fps)
-    show(result)
+    for line in lines(result.figures):
+        print(line)
     print(f"{path}, {out / 'evaluation.png'}")
 
 
@@ -80,6 +82,8 @@ def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[Feat
     folder, world = find_world(config["world"], saved)
     clips = read_clips(folder / "heldout", config["clips"])
     judged = read_index(folder / "heldout" / "index.jsonl").rows[: len(clips)]
+    judged_at = saved["data"]["fps"] if "dit" in saved["objective"] else world["fps"]  # what a flow run makes is compared at the run's rate
+    saw = seen_by_features(config["features"], frozen, judged, judged_at)
     frames, height, width = clips[0].video.shape[:3]
     protocol = {"world": str(folder), "clips": len(clips), "size": [height, width], "frames": frames}
     protocol |= {key: world[key] for key in ("fps", "difficulty")}
@@ -92,7 +96,7 @@ def world_result(config: Config, run: Path, saved: Config, frozen: Sequence[Feat
         tokenizer = tokenizer_of(vae, [clip.video for clip in clips], device)
         result = evaluate_vae(clips, lambda videos: reconstructed(vae, videos, device), config["seed"], config["batch_size"], tokenizer, frozen)
         protocol |= {"weights_sha256": digest}
-    result.figures.update(seen_by_features(config["features"], judged))
+    result.figures.update({"features_saw": saw} if saw else {})
     return result, protocol, world["fps"]
 
 
@@ -113,13 +117,17 @@ def own_result(config: Config, run: Path, saved: Config, frozen: Sequence[Featur
         raise ConfigError(f"{what}: they would look better than others. Set videos=<a folder of other clips>.")
     batches = videos.validation(None)
     sources = [video for batch in batches for video in to_uint8(batch.content).numpy()]
-    names = [videos.validation_index().name(row) for batch in batches for row in batch.rows]
+    index = videos.validation_index()
+    index = index.take([number for number, row in enumerate(index.rows) if row.weight > 0])  # whose rows the batches count
+    judged = [row for batch in batches for row in batch.rows]
+    saw = seen_by_features(config["features"], frozen, [index.rows[row] for row in judged], data["fps"])
+    names = [index.name(row) for row in judged]
     vae, digest = load_vae(run, device)
     print(f"{run}: {len(sources)} clips of {given or 'those that training held out'}")
     tokenizer = tokenizer_of(vae, sources, device)
     frames, height, width = max((video.shape[:3] for video in sources), key=prod)
     result = evaluate_videos(sources, names, lambda parts: reconstructed(vae, parts, device), config["seed"], tokenizer, frozen)
-    result.figures.update(seen_by_features(config["features"], videos.validation_index().rows))
+    result.figures.update({"features_saw": saw} if saw else {})
     protocol = {"videos": given or "held out by the run", "clips": len(sources), "size": [height, width], "frames": frames}
     return result, protocol | {"fps": data["fps"], "weights_sha256": digest}, data["fps"]
 
@@ -177,21 +185,6 @@ def features_of(given: object, device: str) -> list[Features]:
         raise ConfigError(str(error)) from None
 
 
-def seen_by_features(given: Sequence[str], judged: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """How many of the judged real clips come from files that learnt features were trained on, by what was given; nothing where none do.
-
-    Such clips may look more usual to these features than clips of the same sort that they never saw. Training sets that are gone are not looked for.
-    """
-    found = {}
-    for each in given:
-        if each.startswith(f"{KIND}:"):
-            with suppress(ValueError, OSError):
-                trained = {row.media for row in build(load_run_config(run_of(each)[0])["data"]).training_index().rows}
-                found[each] = sum(row.media in trained for row in judged)
-    found = {each: shared for each, shared in found.items() if shared}
-    return {"features_saw": found} if found else {}
-
-
 def training_of(saved: Config, most: int) -> Training | str | None:
     """The run's training clips that samples are compared with, or why there are none to read; None if none are wanted."""
     if not most:
@@ -216,13 +209,16 @@ def flow_result(
     networks = load_networks(run, device, build(config["kernel"]))
     shape = replace(networks.shape, **{key: config[key] for key in SHAPE if config[key] is not None})
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
+    if grid[0] < 2:
+        why = "a clip that begins with a given frame needs more than one latent frame"
+        raise ConfigError(f"samples of {shape.frames} frame cannot be measured: {why}. Set frames={1 + networks.vae.stride[0]} or more.")
     if config["rope"] is not None:
         networks.dit.rescale(build(config["rope"]))
     generator = make_generator(networks, config, device)
     made = "x".join(map(str, (shape.frames, shape.height, shape.width)))
     print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions, {made}")
     heldout, seen = ([clip.fitted(shape.height, shape.width) for clip in part] for part in (clips, read_clips(folder / "val", config["animated"])))
-    training: Training | str | None = f"samples are {made}, no shape that the run was trained in." if config["neighbours"] else None
+    training: Training | str | None = f"samples are {made}, another shape than most clips of the run's training." if config["neighbours"] else None
     if shape == networks.shape:
         training = training_of(saved, config["neighbours"])
     counts = {key: config[key] for key in ("prompts", "seen", "animated", "seed", "batch_size")}
@@ -265,66 +261,6 @@ def described(node: Config) -> str:
     """A config node in words: 'ClassifierFree, scale 2.5'."""
     name = str(node["_target_"]).rpartition(".")[2]
     return ", ".join([name, *(f"{key} {value}" for key, value in node.items() if key != "_target_")])
-
-
-def show(result: Result) -> None:
-    """A short table and, last, the one number that matters."""
-
-    def line(name: str, share: dict) -> None:
-        print(f"  {name:36} {100 * share['value']:5.1f} %   [{100 * share['low']:.1f}, {100 * share['high']:.1f}]  n={share['n']}")
-
-    figures = result.figures
-    vae, following = figures["vae"], figures.get("prompt_following")
-    inside = "" if vae["psnr_box_db"] is None else f", {vae['psnr_box_db']:.2f} dB inside the box"
-    print(f"  VAE: PSNR {vae['psnr_db']:.2f} dB{inside}, SSIM {vae['ssim']:.4f}, flicker {vae['flicker']:.2f} levels")
-    for words in in_words(figures):
-        print(f"  {words}")
-    for given, shared in figures.get("features_saw", {}).items():
-        print(f"  {given} were trained on {shared} of the real clips: these may look more usual to them than others would")
-    if "ceiling" in figures:
-        line("ceiling: reconstructions read right", figures["ceiling"])
-    if following is None:
-        print(f"held-out PSNR {vae['psnr_db']:.1f} dB")
-        return
-    for name in ("lenient", "seen"):
-        line(name, following[name])
-    line("frames that show all of the object", following["framed"])
-    for name, share in [*following["attributes"].items(), *following["kinds"].items()]:
-        line(name, share)
-    line("shuffled prompts", figures["shuffled"])
-    for count, share in figures.get("objects", {}).items():
-        line(f"prompts of {count} object{'s' * (count != '1')}", share)
-    if "swapped" in figures:
-        line("two objects, colours exchanged", figures["swapped"])
-    for part, combinations in (("image_to_video", "held out"), ("image_to_video_seen", "seen")):
-        print(f"  image to video, fresh clips of combinations that were {combinations}, by caption:")
-        for mode, node in figures[part].items():
-            for name in ("shape_and_colour", "motion", "first_frame_kept"):
-                if name in node:
-                    line(f"  {mode}: {name}", node[name])
-    show_sets(figures, line)
-    share = following["all"]
-    print(f"held-out prompts with everything right: {100 * share['value']:.1f} % of {share['n']} (chance {100 * figures['chance']:.2f} %)")
-
-
-def show_sets(figures: Mapping[str, Any], line: Callable[[str, dict], None]) -> None:
-    """How far made videos lie from real ones, and whether they repeat training clips; why not, where that is not measured."""
-    if "generated" in figures:
-        node = figures["generated"]
-        print(f"  videos of {node['n']} held-out prompts against as many real held-out clips:")
-        for words in [f"not measured: {node['why']}"] if "why" in node else distances_in_words(node, node["n"]):
-            print(f"    {words}")
-    if "memorisation" not in figures:
-        return
-    node = figures["memorisation"]
-    if "why" in node:
-        print(f"  whether samples repeat training clips is not measured: {node['why']}")
-        return
-    unreadable = f", {node['unreadable']} more could not be read" if node["unreadable"] else ""
-    print(f"  nearer to one of {node['training_clips']} training clips (of {node['of']}{unreadable}) than almost all new real clips are:")
-    for name, words in (("heldout", "held-out"), ("seen", "seen")):
-        share = node[name]
-        line(f"  {words} (expected {100 * share['expected']:.1f}, to {100 * share['expected_high']:.0f})", share)
 
 
 if __name__ == "__main__":

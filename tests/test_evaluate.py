@@ -16,9 +16,10 @@ from data.writer import write_mp4
 from evaluation.autoencoder import latent_bits
 from models.vae import VideoVAE
 from runtime.checkpoint import Checkpoints
-from runtime.config import build, dump, load_run_config
+from runtime.config import build, compose, dump, load_run_config
 from train import main as train
 from training.ema import network_state
+from training.inference import load_features
 from training.vae_bundle import bundle_vae
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,7 +165,7 @@ def test_a_flow_run_without_a_world_or_with_other_clips_says_what_to_set(runs: P
         assert len(err.strip().splitlines()) == 1
 
 
-def test_training_clips_are_read_or_the_reason_is_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_clips_are_read_or_the_reason_is_told(runs: Path) -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="evaluate")
     saved = load_run_config(runs / "held")
     found = script["training_of"](saved, 4)
@@ -173,15 +174,6 @@ def test_training_clips_are_read_or_the_reason_is_told(runs: Path, capsys: pytes
     gone = script["training_of"](saved | {"data": saved["data"] | {"train": str(runs / "nowhere")}}, 4)
     assert isinstance(gone, str)
     assert "nowhere" in gone
-    share = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 6, "expected": 1 / 7, "expected_high": 0.5}
-    read = {"training_clips": 4, "of": 9, "unreadable": 2, "heldout": share, "seen": share}
-    for memorisation, wanted in (({"why": gone}, "not measured"), (read, "of 9, 2 more could not be read")):
-        figures = {"memorisation": memorisation, "generated": {"n": 6, "why": "a real clip has 6 frames"}}
-        script["show_sets"](figures, lambda name, _: print(name))
-        told = capsys.readouterr().out
-        assert wanted in told
-        assert "not measured: a real clip has 6 frames" in told
-    assert "held-out (expected 14.3, to 50)" in told
 
 
 @pytest.fixture(scope="module")
@@ -222,12 +214,31 @@ def test_samples_are_made_and_judged_in_the_shape_that_is_asked_for(flow: Path, 
     assert [part.shape for part in shown(run)] == [(5, 48, 64, 3), (1, 48, 64, 3)]
     # 48x64 covers a real clip of 32x48 at 1.5 times its size, of which the sides are cut off: the VAE was given that.
     assert found["tokenizer"]["values_ratio"] == pytest.approx(3 * 9 * 48 * 64 / (4 * 3 * 6 * 8))
-    assert found["memorisation"]["why"] == "samples are 5x48x64, no shape that the run was trained in."
+    assert found["memorisation"]["why"] == "samples are 5x48x64, another shape than most clips of the run's training."
     assert "5x48x64" in out
     code, _, _ = evaluate(f"run={run}", "neighbours=0", *FEW)
     assert code == 0
     assert json.loads((run / "evaluation.json").read_text())["protocol"]["size"] == [32, 32]
     assert [part.shape for part in shown(run)] == [(9, 32, 32, 3), (1, 32, 32, 3)]
+
+
+def test_samples_are_judged_by_learnt_features_which_say_what_they_saw(flow: Path, evaluate) -> None:
+    sizes = {"frames": 4, "width": 12, "depth": 1, "heads": 1, "dimensions": 2}
+    words = [f"objective.encoder.{key}={value}" for key, value in sizes.items()]
+    saved = compose("train", ["run=x", "objective=features", *words, f"data.train={flow / 'world' / 'heldout'}", "data.fps=4", "data.probes=null"])
+    (flow / "features").mkdir()
+    (flow / "features" / "config.yaml").write_text(dump(saved))
+    torch.manual_seed(0)
+    Checkpoints(flow / "features" / "checkpoints").save(1, {"ema": network_state({"encoder": build(saved["objective"]["encoder"])}), "other": {}}, {})
+    given = f"learnt:{flow / 'features'}"
+    for run, part in (("run", "generated"), ("vae", "vae")):
+        code, out, err = evaluate(f"run={flow / run}", f"features=[{given}]", *FEW, *(["neighbours=0"] if run == "run" else []))
+        assert code == 0, err
+        found, name = json.loads((flow / run / "evaluation.json").read_text()), load_features(given).name
+        assert found[part]["frechet"][name]["samples"] == 4
+        assert found["features_saw"] == {name: {"clips": 2, "note": "learnt at 4 fps what they judge at 8: motion is another to them"}}
+        assert f"{name} were trained on 2 of the real clips" in out
+        assert f"{name} learnt at 4 fps" in out
 
 
 def test_rope_is_scaled_for_all_samples_and_said(flow: Path, evaluate) -> None:
@@ -243,6 +254,7 @@ def test_rope_is_scaled_for_all_samples_and_said(flow: Path, evaluate) -> None:
 
 def test_a_shape_that_cannot_be_made_or_read_names_its_key(flow: Path, evaluate) -> None:
     for words, wanted in (
+        ("frames=1", "samples of 1 frame cannot be measured: a clip that begins with a given frame needs more than one latent frame. Set frames=5"),
         ("frames=6", "frames must be 1 + 4k (5 or 9). Set frames."),
         ("height=50", "it must be a multiple of 8 (48 or 56). Set height."),
         ("width=8", "width=8 must be a whole number >= 16, or null for what the run was trained on. Set width."),

@@ -169,8 +169,8 @@ def test_a_wrong_start_is_refused_in_a_line_or_two(tmp_path, clips, vae_run, cap
     for arguments, message in (
         ([*TINY, *TINY_FLOW, *clips, run], "vae_run is null"),
         ([*TINY, *TINY_FLOW, *clips, run, f"vae_run={tmp_path}"], "is not a run folder"),
-        ([*TINY, *TINY_VAE, *clips, run, f"vae_run={vae_run}"], "is for objective=flow"),
-        ([*TINY, *TINY_VAE, *clips, run, "data.packing=sequence"], "data.packing=sequence, but a VAE takes clips of one shape, wanted bucket. Set"),
+        ([*TINY, *TINY_VAE, *clips, run, f"vae_run={vae_run}"], "is for objective=flow: only a flow model takes a VAE. Set vae_run=null"),
+        ([*TINY, *TINY_VAE, *clips, run, "data.packing=sequence"], "data.packing=sequence, but only objective=flow packs, wanted bucket. Set"),
         ([*TINY, *TINY_FLOW, *clips, run, f"vae_run={vae_run}", "data.packing=sequence", "trainer.compile=blocks"], "compile=blocks makes a graph"),
         ([*TINY, *TINY_VAE, *clips, f"run={vae_run}", "seed=1"], "seed=0, now 1"),
         ([*TINY, *TINY_VAE, "data.train=nowhere", clips[1], run], "nowhere"),

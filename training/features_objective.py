@@ -11,10 +11,11 @@ from data.batch import Batch
 from data.transforms import to_uint8
 from models.layers import linear, linear_flops
 from models.video_encoder import VideoEncoder
+from runtime.config import ConfigError
 from runtime.run_folder import RunFolder
 from runtime.seeding import Rng, Stream, generator
 from training.objective import Figures, Loss, Preview
-from training.playback import PLAYBACKS
+from training.playback import LEAST_FRAMES, PLAYBACKS
 
 
 class FeaturesObjective:
@@ -26,7 +27,7 @@ class FeaturesObjective:
         visible: share of the patches that are looked at in training, others for each clip: a fourth costs a fourth, and what is learnt must
             stand in any part of the picture.
         preview_clips: on the pictures in <run>/samples.
-    Raises: ValueError if a way of playing is unknown or named twice, or nothing is visible.
+    Raises: ValueError if a way of playing is unknown or named twice, nothing is visible, or a stretch is too short to be played in wrong ways.
     Source: Misra et al. 2016 (the order of frames) and Wang et al. 2020 (their pace) as tasks; He et al. 2022 for a part of the patches. In the
         world's few minutes of one core masked autoencoding, also through a single vector, learns colours and no motion: docs/evaluation.md.
     """
@@ -38,6 +39,9 @@ class FeaturesObjective:
             raise ValueError(f"playbacks={list(playbacks)} must be some of {known}, each once. Set objective.playbacks.")
         if not 0 < visible <= 1:
             raise ValueError(f"visible={visible} must be a share above 0, at most 1. Set objective.visible.")
+        if encoder.frames < LEAST_FRAMES:
+            what = f"frames={encoder.frames}: of fewer than {LEAST_FRAMES} frames a wrong way of playing may be the right one"
+            raise ValueError(f"{what}. Set objective.encoder.frames, and patch so that its frames divide them.")
         self.encoder, self.playbacks, self.visible, self.preview_clips = encoder, tuple(playbacks), visible, preview_clips
         self.judge = linear(encoder.width, 1 + len(playbacks))
 
@@ -50,7 +54,23 @@ class FeaturesObjective:
         return [list(self.networks.values())]
 
     def begin(self, folder: RunFolder, allow_drift: Sequence[str] = ()) -> None:
-        """Nothing to refuse."""
+        """Nothing to refuse before data is read: see `check_clips`."""
+
+    def check_clips(self, frames: int, validation: Sequence[Batch]) -> None:
+        """Refuse, before the first step, clips that would end the run at a later one.
+
+        Args:
+            frames: of the shortest training clip.
+            validation: as `refresh` takes it.
+        Raises: ConfigError if clips are shorter than a stretch, or validation has too few for the features' dimensions.
+        """
+        shortest = min([frames, *(_video(batch).shape[2] for batch in validation)])
+        if shortest < self.encoder.frames:
+            raise ConfigError(_too_short(shortest, self.encoder.frames))
+        clips, wanted = sum(len(batch) for batch in validation), self.encoder.dimensions
+        if clips <= wanted:
+            what = f"{clips} validation clips give no {wanted} directions of features: more are needed than dimensions"
+            raise ConfigError(f"{what}. Set data.val_samples and data.hold_out to more than {wanted}, or objective.encoder.dimensions lower.")
 
     def to(self, device: str) -> None:
         for network in self.networks.values():
@@ -108,8 +128,7 @@ class FeaturesObjective:
         video, frames = _video(batch), self.encoder.frames
         spare = video.shape[2] - frames
         if spare < 0:
-            what = f"clips of {video.shape[2]} frames hold no stretch of {frames}"
-            raise ValueError(f"{what}. Set data.shape.min_frames={frames} to leave them out, or objective.encoder.frames.")
+            raise ValueError(_too_short(video.shape[2], frames))
         orders, ways = [], []
         for sample in batch.samples:
             draw = generator(rng.seed, Stream.PLAYBACK, sample)
@@ -125,6 +144,11 @@ class FeaturesObjective:
         logits = logits.float()
         right = (logits.argmax(dim=1) == played).sum()
         return Loss(F.cross_entropy(logits, played, reduction="sum"), len(played), {"accuracy": (right, len(played))})
+
+
+def _too_short(clip: int, stretch: int) -> str:
+    how = f"Set data.shape.min_frames={stretch} to leave them out, data.shape.frames higher, or objective.encoder.frames lower."
+    return f"clips of {clip} frames hold no stretch of {stretch}. {how}"
 
 
 def _video(batch: Batch) -> Tensor:

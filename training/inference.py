@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.index import Row
 from data.transforms import fit, to_float
-from evaluation.learnt_features import LearntFeatures, run_of
+from evaluation.learnt_features import DIGITS, LearntFeatures, run_of
 from flow.generate import Generator
 from flow.prediction import Prediction, Velocity, velocity_field
 from models.attention import Kernel, check_kernel
@@ -121,7 +122,8 @@ def load_encoder(run: str | Path, device: torch.device | str = "cpu") -> tuple[V
     config = load_run_config(run)
     objective = config.get("objective")
     if not isinstance(objective, Mapping) or "encoder" not in objective:
-        raise ValueError(f"{run} trained no features. Give the run folder of: python train.py objective=features run=<a new folder>")
+        recipe = "python train.py experiment=features/videos videos=<folder> run=<a new folder>"
+        raise ValueError(f"{run} trained no features. Give the run folder of: {recipe}")
     saved, digest = newest_averages(run)
     encoder = build(objective["encoder"])
     restore(encoder.state_dict(), _part(saved, "encoder"), f"{saved.folder}/ema.safetensors")
@@ -139,8 +141,33 @@ def load_features(given: str, device: torch.device | str = "cpu") -> LearntFeatu
     run, digits = run_of(given)
     encoder, sha256, (height, width) = load_encoder(run, device)
     if not sha256.startswith(digits):
-        raise ValueError(f"{run} holds weights of sha256 {sha256:.12}..., but features={given} wants others: it has trained on. Set features.")
+        raise ValueError(f"{given} wants other weights than {run} holds. For these set features=[learnt:{run}@{sha256[:DIGITS]}].")
     return LearntFeatures(Path(run).resolve().name, sha256, lambda video: encoder.features(video.to(device)), encoder.frames, height, width)
+
+
+def seen_by_features(given: Sequence[str], found: Sequence[object], judged: Sequence[Row], fps: float) -> dict[str, dict[str, Any]]:
+    """How learnt features know the judged real clips, by the features' names.
+
+    Args:
+        given, found: what `features` holds and what it led to, one for one; of those that no run of ours learnt nothing is said.
+        judged: the clips, which may look more usual to features that were trained on them than clips of the same sort that they never saw.
+        fps: that they are judged at.
+    Returns: for each `clips`, how many come from files that it was trained on, or `why` that cannot be told; and a `note` if it learnt at another
+        rate.
+    """
+    known = {}
+    for each, features in zip(given, found, strict=True):
+        if not isinstance(features, LearntFeatures):
+            continue
+        data = load_run_config(run_of(each)[0])["data"]
+        try:
+            trained = {row.media for row in build(data).training_index().rows if row.weight > 0}
+            known[features.name] = {"clips": sum(row.media in trained for row in judged)}
+        except (ValueError, RuntimeError, OSError) as error:  # the training set has moved, or what reads it is not installed
+            known[features.name] = {"why": str(error)}
+        if data["fps"] != fps:
+            known[features.name]["note"] = f"learnt at {data['fps']} fps what they judge at {fps}: motion is another to them"
+    return known
 
 
 def newest_averages(run: Path) -> tuple[Checkpoint, str]:

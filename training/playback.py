@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+LEAST_FRAMES = 4  # of a stretch: of fewer, a cut may be none
 Order = NDArray[np.int64]  # which frame is shown at each moment
 
 

@@ -41,6 +41,10 @@ def test_the_name_is_the_run_and_the_weights() -> None:
     assert (features.name, features.key) == ("learnt:mine@01234567", "0123456789abcdef")
     assert run_of("learnt:runs/mine") == ("runs/mine", "")
     assert run_of("learnt:a@b/mine@0123") == ("a@b/mine", "0123")
+    assert run_of("learnt:a@b/mine") == ("a@b/mine", "")
+    assert run_of("learnt:runs/mine@v2") == ("runs/mine@v2", "")
+    assert run_of("learnt:runs/mine@22@0123") == ("runs/mine@22", "0123")
+    assert run_of("learnt:") == ("", "")
     assert [each.name for each in read_features(["learnt:runs/mine"], learnt=lambda given: learnt(run_of(given)[0]))] == ["learnt:runs/mine@01234567"]
     with pytest.raises(ValueError, match=r"is not one of videomae:<folder>, .*learnt:<folder>"):
         read_features(["learnt:runs/mine"])
@@ -49,7 +53,11 @@ def test_the_name_is_the_run_and_the_weights() -> None:
 
 
 def test_the_page_says_which_of_them_know_the_clips_that_they_judge() -> None:
-    told = known_to_features({"features_saw": {"learnt:a<b": 3}})
+    saw = {"learnt:a<b": {"clips": 3, "note": "learnt at 4 fps"}, "learnt:c": {"clips": 0}, "learnt:d": {"why": "<gone>"}}
+    told = known_to_features({"features_saw": saw})
     assert "<code>learnt:a&lt;b</code> were trained on 3 of the real clips" in told
+    assert "<code>learnt:a&lt;b</code> learnt at 4 fps" in told
+    assert "<code>learnt:d</code> may have been trained on some of the real clips: &lt;gone&gt;" in told  # unlike none at all
+    assert "learnt:c" not in told
     assert known_to_features({}) == ""
-    assert told in from_real({"generated": {"n": 4, "frechet": {}, "kernel": {}}, "features_saw": {"learnt:a<b": 3}})
+    assert told in from_real({"generated": {"n": 4, "frechet": {}, "kernel": {}}, "features_saw": saw})

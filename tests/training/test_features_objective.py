@@ -4,19 +4,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from data.batch import Batch
+from models.attention import Products
 from models.video_encoder import VideoEncoder
+from runtime.config import ConfigError
 from runtime.seeding import Rng
 from training.features_objective import FeaturesObjective
-from training.playback import PLAYBACKS
+from training.playback import LEAST_FRAMES, PLAYBACKS
 
 RNG = Rng(3)
 
 
-def objective(playbacks: tuple[str, ...] = tuple(PLAYBACKS), visible: float = 0.5, dimensions: int = 4) -> FeaturesObjective:
+def objective(playbacks: tuple[str, ...] = tuple(PLAYBACKS), visible: float = 0.5, frames: int = 8) -> FeaturesObjective:
     torch.manual_seed(0)
-    encoder = VideoEncoder(frames=8, patch=(4, 4, 4), width=24, depth=1, heads=2, dimensions=dimensions)
+    patch = (min(4, frames), 4, 4)
+    encoder = VideoEncoder(frames=frames, patch=patch, width=24, depth=1, heads=2, dimensions=4, kernel=Products())  # which are counted
     return FeaturesObjective(encoder, playbacks, visible, preview_clips=2)
 
 
@@ -102,8 +106,11 @@ def test_features_are_measured_on_clips_as_they_are() -> None:
 
 def test_training_sees_a_part_of_the_patches_and_pays_for_that() -> None:
     whole, half = objective(visible=1.0), objective(visible=0.5)
+    for task in (whole, half):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            task.loss(batch(clips(2)), RNG)
+        assert 3 * counter.get_total_flops() == task.flops(batch(clips(2)))
     assert whole.flops(batch(clips(2))) > 1.9 * half.flops(batch(clips(2)))
-    assert half.flops(batch(clips(4))) == 2 * half.flops(batch(clips(2)))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +120,7 @@ def test_training_sees_a_part_of_the_patches_and_pays_for_that() -> None:
         ({"playbacks": ("cut", "cut")}, "each once"),
         ({"playbacks": ()}, "some of"),
         ({"visible": 0.0}, r"Set objective\.visible"),
+        ({"frames": 3}, r"fewer than 4 frames a wrong way .* the right one\. Set objective\.encoder\.frames"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(wrong: dict, said: str) -> None:
@@ -120,6 +128,29 @@ def test_what_cannot_be_learnt_is_refused(wrong: dict, said: str) -> None:
         objective(**wrong)
     with pytest.raises(ValueError, match=r"clips of 5 frames hold no stretch of 8\. Set data\.shape\.min_frames=8"):
         objective().loss(batch(clips(2, frames=5)), RNG)
+
+
+def test_clips_that_would_end_the_run_later_are_refused_before_it_begins() -> None:
+    task = objective()
+    task.check_clips(8, [batch(clips(3)), batch(clips(2))])
+    for frames, validation, said in (
+        (
+            9,
+            [batch(clips(3)), batch(clips(1))],
+            r"4 validation clips give no 4 dir.* Set data\.val_samples and data\.hold_out to more than 4",
+        ),
+        (5, [batch(clips(5))], r"clips of 5 frames hold no stretch of 8\. Set data\.shape\.min_frames=8"),
+        (9, [batch(clips(5, frames=5))], "clips of 5 frames hold no stretch of 8"),
+        (9, [], "0 validation clips"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            task.check_clips(frames, validation)
+
+
+def test_a_wrong_way_is_wrong_in_the_shortest_stretch_too() -> None:
+    rng = np.random.default_rng(0)
+    for name in set(PLAYBACKS) - {"shuffled"}:  # which is right once in 24 times
+        assert not any(np.array_equal(PLAYBACKS[name](LEAST_FRAMES, rng), np.arange(LEAST_FRAMES)) for _ in range(50)), name
 
 
 def moving(count: int) -> Tensor:
