@@ -49,7 +49,7 @@ def compared(folders: Sequence[str], command: str) -> dict[str, Any]:
     runs = _named(folders)
     configs = {name: load_run_config(folder) for name, folder in runs.items()}
     kind = _kind(runs, configs)
-    measured = {name: Measured(folder, configs[name], read_json(folder / "evaluation.json")) for name, folder in runs.items()}
+    measured = {name: Measured.of(folder, configs[name]) for name, folder in runs.items()}
     first = next(iter(runs))
     wanted, base = next((one for one in measured.values() if one.evaluation), None), measured[first].evaluation
     found: dict[str, Any] = {}
@@ -62,6 +62,7 @@ def compared(folders: Sequence[str], command: str) -> dict[str, Any]:
         figures = {measure.at: _figure(own, measure.at) for measure in measures}
         found[name] = {
             "run": str(one.run),
+            "measured": str(one.folder),
             **_cost(one.run, one.config, own),
             "latents": _latents(own, one.config),
             "protocol": own.get("protocol"),

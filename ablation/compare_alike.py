@@ -22,11 +22,19 @@ HELD_OUT = "held out by the run"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A run, its config, and the content of its evaluation.json, empty where there is none."""
+    """A run, its config, where its evaluation lies, and the content of evaluation.json, empty where there is none."""
 
     run: Path
     config: Config
+    folder: Path
     evaluation: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, run: Path, config: Config) -> "Measured":
+        """In the run's own folder; else in measured-*/ below it, where ablations measure, if there is exactly one."""
+        own = sorted(path.parent for path in run.glob("measured-*/evaluation.json"))
+        folder = own[0] if len(own) == 1 and not (run / "evaluation.json").exists() else run
+        return cls(run, config, folder, read_json(folder / "evaluation.json"))
 
 
 def faults(own: Measured, wanted: Measured | None) -> list[dict[str, Any]]:
@@ -44,7 +52,7 @@ def faults(own: Measured, wanted: Measured | None) -> list[dict[str, Any]]:
     if unlike:
         what = f"{run} was measured in another way than {wanted.run}: {'; '.join(unlike)}"
         found.append({"what": what, "command": mend, "apart": True})
-    elif any(one != other for one, other in zip(asked(run), asked(wanted.run), strict=False)):
+    elif any(one != other for one, other in zip(asked(own.folder), asked(wanted.folder), strict=False)):
         what = f"{run} was measured on other prompts or clips than {wanted.run}, though its protocol reads the same"
         found.append({"what": what, "command": mend, "apart": True})
     elif mine.get("videos") == HELD_OUT and _split(own.config) != _split(wanted.config):
@@ -76,9 +84,9 @@ def _place(protocol: Mapping[str, Any], key: str) -> Any:
     return normpath(value) if key in ("world", "videos") and isinstance(value, str) else value
 
 
-def asked(run: Path) -> list[str]:
+def asked(folder: Path) -> list[str]:
     """What the samples that an evaluation shows were asked for; without those beyond the drawn ones, which are failures of this run alone."""
-    samples = read_json(run / "evaluation" / "gallery.json")
+    samples = read_json(folder / "evaluation" / "gallery.json")
     items = samples["prompts"][: samples["drawn"]] if samples.get("prompts") else samples.get("reconstructions", [])
     return [item.get("prompt", item.get("caption")) for item in items]
 

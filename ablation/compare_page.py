@@ -154,7 +154,7 @@ def _samples(comparison: Comparison, media: Media) -> tuple[str, str]:
     """Videos of all runs for the same prompts, or of the same clips, and their width / height."""
     flow, names, runs = comparison["kind"] == "flow", _names(comparison), comparison["runs"]
     title = "The same prompts, the same noise" if flow else "The same clips"
-    found = {name: own for name, run in runs.items() if run["protocol"] is not None and (own := asked(Path(run["run"])))}
+    found = {name: own for name, run in runs.items() if run["protocol"] is not None and (own := asked(Path(run["measured"])))}
     if not found:
         return "1 / 1", absent(title, "None of these runs has left samples.")
     count = min(SHOWN, *map(len, found.values()))
@@ -162,8 +162,8 @@ def _samples(comparison: Comparison, media: Media) -> tuple[str, str]:
     shown = [name for name in found if found[name][:count] == wanted]
     blocks = []
     for place, words in enumerate(wanted):
-        cards = [] if flow else [_source(Path(runs[shown[0]]["run"]) / "evaluation", place, media)]
-        cards += [_card(name, names[name], Path(runs[name]["run"]) / "evaluation", place, flow, media) for name in shown]
+        cards = [] if flow else [_source(Path(runs[shown[0]]["measured"]) / "evaluation", place, media)]
+        cards += [_card(name, names[name], Path(runs[name]["measured"]) / "evaluation", place, flow, media) for name in shown]
         blocks.append(beside(words, cards))
     what = "prompts of the evaluation, one video each" if flow else "held-out clips of the evaluation"
     told = [f"The first {number(count)} {what}, none picked by hand."]

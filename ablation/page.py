@@ -20,6 +20,7 @@ from ablation.verdicts import (
     meaning,
     paired,
     rows,
+    run_words,
     seed_words,
     sentence,
 )
@@ -58,8 +59,7 @@ def _ordered(results: Results) -> list[str]:
 
 
 def _lead(results: Results) -> str:
-    runs = sum(len(node["runs"]) for node in results["arms"].values())
-    words = f"{counted(len(results['arms']), 'arm')}, {seed_words(results['seeds'])}, {budget_words(results)}: {counted(runs, 'run')}"
+    words = f"{counted(len(results['arms']), 'arm')}, {seed_words(results['seeds'])}, {budget_words(results)}: {run_words(results)}"
     told = f"Each arm is set against <em>{escape(results['baseline'])}</em>, seed by seed."
     return f'{STYLE}<p class="lead">{escape(words)}. {told}</p>'
 
@@ -115,8 +115,8 @@ def _p(value: float) -> str:
 
 
 def _losses(results: Results, root: Path) -> str:
-    arms = results["arms"]
-    journals = {arm: [(run["error"] is None, losses(root / run["run"] / "metrics.jsonl")) for run in arms[arm]["runs"]] for arm in _ordered(results)}
+    arms, trained = results["arms"], _trainings(results)
+    journals = {arm: [(ended, losses(root / run / "metrics.jsonl")) for run, ended in runs.items()] for arm, (_, runs) in trained.items()}
     charts = []
     for place, title in enumerate(("Training", "Validation, on fixed clips, noise and times")):
         curves = {
@@ -125,12 +125,25 @@ def _losses(results: Results, root: Path) -> str:
         }
         drawing = chart(title, curves, {arm: _mark(results, arm) for arm in curves}, UNITS, dots=place == 1)
         charts.append(f"<div><h3>{title}</h3>{drawing}</div>")
-    legend = key(*((f"flat {_mark(results, arm)}", "own", escape(arm)) for arm in journals))
+    legend = key(*((f"flat {_mark(results, arm)}", "own", escape(listed(sharers))) for arm, (sharers, _) in trained.items()))
     words = (
         "Thick: the mean over seeds that ended; thin: every seed. An arm that weighs the loss or draws noise levels in its own way has a training "
         "loss on a scale of its own: there, only its validation can be set beside the others'."
     )
-    return section("Loss against training compute", f'<p class="soft">{words}</p><div class="charts">{"".join(charts)}</div>{legend}')
+    words += "".join(f" {listed(sharers)} share their trainings, so one curve." for sharers, _ in trained.values() if len(sharers) > 1)
+    return section("Loss against training compute", f'<p class="soft">{escape(words)}</p><div class="charts">{"".join(charts)}</div>{legend}')
+
+
+def _trainings(results: Results) -> dict[str, tuple[list[str], dict[str, bool]]]:
+    """Of the first of the arms that share their trainings: all of these arms, and of each run whether it ended well for any of them."""
+    found: dict[str, tuple[list[str], dict[str, bool]]] = {}
+    for arm in _ordered(results):
+        own = {run["run"]: run["error"] is None for run in results["arms"][arm]["runs"]}
+        first = next((other for other, (_, runs) in found.items() if own.keys() & runs.keys()), arm)
+        sharers, runs = found.setdefault(first, ([], {}))
+        sharers.append(arm)
+        runs |= {run: ended or runs.get(run, False) for run, ended in own.items()}
+    return found
 
 
 def _samples(results: Results, root: Path, media: Media) -> tuple[str, str]:
@@ -207,7 +220,7 @@ def _protocol(results: Results, media: Media) -> str:
         "statistics": meaning(results),
         "p, exchanges": "of all exchanges of arm and baseline within seeds: assumes nothing about the noise, but needs six seeds to get under 0.05",
         "made on": "; ".join(results["machines"]),
-        "whole time": f"{results['seconds'] / 60:.0f} minutes",
+        "time of these starts": f"{results['seconds'] / 60:.0f} minutes",
     }
     facts |= {"not shown": "; ".join(media.missing)} if media.missing else {}
     return section("How it was done", definitions(facts.items()))

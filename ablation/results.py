@@ -26,15 +26,17 @@ def gathered(config: Config, runs: Sequence[Run], errors: Mapping[str, str], com
     arms: dict[str, Any] = {}
     for name, own in groupby(sorted(runs, key=lambda run: list(ablation["arms"]).index(run.arm)), key=lambda run: run.arm):
         mine = sorted(own, key=lambda run: run.seed)
+        train, evaluate = overrides(config, name)
         entries = [_entry(run, measures(config), errors.get(run.job.name)) for run in mine if run.job.done or run.job.name in errors]
         arms[name] = {
-            "overrides": [override for part in overrides(config, name) for override in part],
+            "overrides": [*train, *(f"evaluate: {override}" for override in evaluate)],
             "steps": mine[0].steps,
             "flop_per_step": mine[0].flop_per_step,
             "parameters": mine[0].parameters,
             "runs": entries,
         }
     described = ("label", "better", "smallest", "share")
+    jobs = [job for run in runs if run.job.done for job in (*run.job.needs, run.job) if job.done]  # trained here, measured there
     return {
         "name": ablation["name"],
         "question": ablation["question"],
@@ -44,7 +46,7 @@ def gathered(config: Config, runs: Sequence[Run], errors: Mapping[str, str], com
         "budget": dict(budget(config)),
         "measures": {name: {key: node[key] for key in described} for name, node in measures(config).items()},
         "arms": arms,
-        "machines": sorted({read_json(run.job.note)["on"] for run in runs if run.job.done}),
+        "machines": sorted({read_json(job.note)["on"] for job in jobs}),
         "seconds": round(seconds, 1),
     }
 

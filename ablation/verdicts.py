@@ -191,7 +191,9 @@ def markdown(results: Results) -> str:
             difference = "" if row.effect is None else f"{scale.difference(row.effect)} "
             cells += [scale.mean(row.mean), "baseline" if row.verdict is None else f"{difference}**{row.verdict}**"]
         lines.append(f"| {' | '.join(map(_cell, [*cells, *costs(results, arm)]))} |")
-    protocol = f"`{results['command']}`: {budget_words(results)}, {seed_words(results['seeds'])}; {'; '.join(results['machines'])}."
+    trained, measured = _trainings(results)
+    facts = [f"{budget_words(results)}, {seed_words(results['seeds'])}", *([run_words(results)] * (trained < measured)), *results["machines"]]
+    protocol = f"`{results['command']}`: {'; '.join(facts)}."
     parts = [f"# {results['question']}", protocol, "\n".join(lines), meaning(results)]
     missing = gaps(results)
     parts += ["Left out of every comparison:\n\n" + "\n".join(f"- {line}" for line in missing)] if missing else []
@@ -202,11 +204,12 @@ def csv(results: Results) -> str:
     """Every single figure, unrounded: a line for each arm, seed and measure, its value empty where there is none."""
     file = StringIO()
     table = writer.writer(file, lineterminator="\n")
-    table.writerow(("arm", "seed", "measure", "value", "flop", "seconds", "error", "run"))
+    table.writerow(("arm", "seed", "measure", "value", "flop", "seconds", "error", "run", "measured"))
     for arm, node in results["arms"].items():
         for run in node["runs"]:
             for measure in results["measures"]:
-                table.writerow((arm, run["seed"], measure, run["values"].get(measure), run["flop"], run["seconds"], run["error"], run["run"]))
+                figures = (run["values"].get(measure), run["flop"], run["seconds"], run["error"])
+                table.writerow((arm, run["seed"], measure, *figures, run["run"], run["measured"]))
     return file.getvalue()
 
 
@@ -239,6 +242,18 @@ def budget_words(results: Results) -> str:
     parts += [] if steps is None else [f"{steps:,} steps"]
     parts += [] if seconds is None else [f"{seconds:g} seconds"]
     return f"{listed(parts) or 'no stated budget'} of training for each run"
+
+
+def run_words(results: Results) -> str:
+    """'18 runs', or '6 trainings, measured 24 times' where arms share them."""
+    trained, measured = _trainings(results)
+    return counted(measured, "run") if trained == measured else f"{counted(trained, 'training')}, measured {measured} times"
+
+
+def _trainings(results: Results) -> tuple[int, int]:
+    """How many there are, and how often all of them were measured."""
+    runs = [run["run"] for node in results["arms"].values() for run in node["runs"]]
+    return len(set(runs)), len(runs)
 
 
 def seed_words(seeds: Sequence[int]) -> str:

@@ -57,12 +57,13 @@ def trained(config: Config) -> list[Arm]:
     engine: Engine = build(config["engine"])
     folder = Path(config["out"]) / "world"
     world = Job("world", folder, "world.json", (("scripts/make_world.py", f"out={folder}", *config["world"]),), folder.with_name("made"))
-    runs = plan(config)
+    runs, known = plan(config), planned(config)
     with StopRequest() as stop:
         failed = work(Local(processes=1, threads=None), [world], stop) or work(engine, [run.job for run in runs], stop)
     if failed:
         raise RuntimeError(f"{len(failed)} of {1 + len(runs)} jobs failed, see above. Mend the cause, then run the same command again.")
-    return gathered([run for run in plan(config | {"only": None}) if run.job.done], config)  # what is done stays on the page
+    undone = {run.arm for run in known if not run.job.done}
+    return gathered([run for run in known if run.arm not in undone], config)  # what is done under every seed stays on the page
 
 
 def read(raw: Path) -> Config:
@@ -104,6 +105,17 @@ def plan(config: Config) -> list[Run]:
                 train = ("train.py", f"run={folder}", *given, world, f"trainer.max_steps={steps}")
                 measure = ("scripts/evaluate.py", f"run={folder}", world, f"clips={config['clips']}")
                 runs.append(Run(name, group == "peers", Job(folder.name, folder, "evaluation.json", (train, measure)), flop, steps))
+    return runs
+
+
+def planned(config: Config) -> list[Run]:
+    """All arms, whatever `only` says; those whose extra is not installed here are named and left out."""
+    runs = []
+    for name in [*config["arms"], *config["peers"]]:
+        try:
+            runs += plan(config | {"only": [name]})
+        except ImportError as error:
+            print(f"{name} is not on the page: {error}")
     return runs
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ablation.jobs import Job
 from ablation.plan import step_cost
 from runtime.config import Config, ConfigError, compose
 
@@ -77,6 +78,51 @@ def test_what_cannot_be_measured_is_refused(script: dict) -> None:
             script["check"](config() | changed)
     with pytest.raises(ConfigError, match="holds no figures"):
         script["read"](Path("/nowhere.json"))
+
+
+def start(script: dict, monkeypatch: pytest.MonkeyPatch, given: Config, installed: bool = False) -> tuple[list[str], list[str]]:
+    """trained() where every job is done the moment it is started: the folders that were, and the arms that stay on the page."""
+    names, begun = script["trained"].__globals__, []
+
+    def cost(overrides: list[str]) -> tuple[int, int]:
+        assert not begun, "planned after something was trained"
+        if "objective/vae=wan" in overrides and not installed:
+            raise ImportError("needs diffusers")
+        return 10**11, 1
+
+    def work(_engine: object, jobs: list[Job], _stop: object) -> dict[str, str]:
+        begun.extend(job.name for job in jobs if not job.done)
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            job.note.parent.mkdir(parents=True, exist_ok=True)
+            (job.folder / job.result).write_text("{}")
+            job.note.write_text(json.dumps(job._facts()))
+        return {}
+
+    for name, stub in (("step_cost", cost), ("work", work), ("gathered", lambda runs, _: [run.arm for run in runs])):
+        monkeypatch.setitem(names, name, stub)
+    kept = script["trained"](given)
+    return begun, list(dict.fromkeys(kept))
+
+
+def test_an_extra_that_is_missing_is_told_before_training_and_costs_other_arms_nothing(
+    script: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = compose("rate_distortion", [f"out={tmp_path}/out", "only=[world c4]"])
+    peer = next(iter(given["peers"]))
+    begun, kept = start(script, monkeypatch, given)
+    assert (len(begun), kept) == (2, ["world c4"]), "the world and one run"
+    assert f"{peer} is not on the page: needs diffusers" in capsys.readouterr().out
+    with pytest.raises(ImportError, match="needs diffusers"):
+        start(script, monkeypatch, given | {"only": [peer]})
+    assert start(script, monkeypatch, given | {"only": [peer]}, installed=True)[1] == ["world c4", peer]
+
+
+def test_an_arm_stays_on_the_page_only_with_every_seed(script: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = compose("rate_distortion", [f"out={tmp_path}/out", "only=[world c4]"])
+    assert start(script, monkeypatch, given)[1] == ["world c4"]
+    assert start(script, monkeypatch, given | {"only": ["world c8"]})[1] == ["world c4", "world c8"]
+    assert start(script, monkeypatch, given | {"only": ["world c8"], "seeds": [0, 1]})[1] == ["world c8"], "of the other one seed is not done"
 
 
 @pytest.mark.slow

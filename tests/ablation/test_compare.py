@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
@@ -149,6 +150,24 @@ def test_shares_of_frames_are_paired_by_their_prompts(tmp_path: Path) -> None:
         edit(run, "evaluation.json", lambda found, own=own: found["prompt_following"].update(own))
     found = compared(runs, "command")["runs"]["b"]["differences"]["prompt_following.framed"]
     assert (found["low"], found["value"], found["high"]) == pytest.approx((0.2, 0.2, 0.2)), "prompt by prompt they differ by the same"
+
+
+def test_a_run_of_an_ablation_is_compared_by_the_one_evaluation_below_it(tmp_path: Path) -> None:
+    runs = [made(tmp_path, "a"), made(tmp_path, "b")]
+    own = Path(runs[1]) / "measured-0a"
+    own.mkdir()
+    for name in ("evaluation.json", "evaluation"):
+        (Path(runs[1]) / name).rename(own / name)
+    comparison = compared(runs, "command")
+    assert comparison["runs"]["b"]["measured"] == str(own)
+    assert not comparison["runs"]["b"]["faults"]
+    assert comparison["runs"]["b"]["differences"]["prompt_following.all"]["how"] == "paired"
+    assert page(comparison).count("<video ") == 2 * 4
+    shutil.copytree(own, own.with_name("measured-0b"))
+    (fault,) = compared(runs, "command")["runs"]["b"]["faults"]
+    assert "b has no evaluation.json" in fault["what"], "which of two is meant, nobody knows"
+    shutil.copy(own / "evaluation.json", runs[1])
+    assert compared(runs, "command")["runs"]["b"]["measured"] == runs[1], "a run's own comes first"
 
 
 def test_an_older_evaluation_without_items_is_compared_unpaired_and_said(tmp_path: Path) -> None:

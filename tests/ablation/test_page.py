@@ -174,6 +174,25 @@ def test_curves_stand_over_flop_so_arms_of_one_budget_end_together(complete: str
     assert "GFLOP</text>" in complete
 
 
+def test_arms_that_share_a_training_share_a_curve_and_are_said_to(complete: str, results: dict[str, Any], root: Path) -> None:
+    assert "9 runs" in complete
+    assert "share their trainings" not in complete
+    results["arms"]["odd"]["overrides"] = ["evaluate: steps=4"]
+    for own, trained in zip(results["arms"]["odd"]["runs"], results["arms"]["base"]["runs"], strict=True):
+        own["run"] = trained["run"]
+    text = page(results, root)
+    words = Reader(text).words
+    assert "6 trainings, measured 9 times" in words
+    assert "base and odd share their trainings, so one curve." in words
+    assert "evaluate: steps=4" in words
+    assert not points(text, "arm-1")
+    assert len(points(text, "arm-base", "seed")) == 2 * len(SEEDS)
+    assert len(re.findall("<video ", text)) == 3 * 4, "what was measured is still shown of each"
+    results["arms"]["odd"]["runs"][0] |= {"error": "its evaluation failed", "values": {}}
+    curves = points(page(results, root), "arm-base")
+    assert curves == points(text, "arm-base"), "a training whose other evaluation failed is in the mean as before"
+
+
 def test_a_run_that_failed_is_named_and_in_no_mean(results: dict[str, Any], root: Path) -> None:
     results["arms"]["wide"]["runs"][0] |= {"values": {}, "flop": None, "seconds": None, "error": "RuntimeError: not finite"}
     path = root / "runs" / "wide-3" / "metrics.jsonl"

@@ -10,8 +10,9 @@ import pytest
 
 import ablation.plan
 from ablation.foresight import foresight
-from ablation.plan import Run, asked, check, measures, plan, prepared, seeds, step_cost, steps_for
+from ablation.plan import Run, asked, check, measures, overrides, plan, prepared, seeds, step_cost, steps_for
 from ablation.results import gathered
+from models.geometry import latent_grid
 from runtime.config import CONFIGS, Config, ConfigError, compose
 from training.ema import EMA
 
@@ -71,23 +72,42 @@ def test_every_shipped_ablation_pays_the_same_for_every_arm_under_the_same_seeds
 
 def test_an_average_that_an_arm_asks_for_is_reached() -> None:
     """It begins shorter (training/ema.py): arms that end before they come to theirs would all be the same run."""
-    asking = [name for name in SHIPPED if "ema_decay" in str(config(name)["ablation"]["arms"])]
-    words = [(run, word) for name in asking for run in runs(name, "seeds=1") for word in training(run)]
-    decays = [(run, float(word.partition("=")[2])) for run, word in words if word.startswith("trainer.ema_decay=")]
-    assert decays
-    for run, decay in decays:
-        assert EMA({}, decay).at((run.steps or 0) - 1) == decay, f"{run.arm}: not in {run.steps} steps"
+    reached = {}
+    for run in runs("ema", "seeds=1"):
+        decay = composed("train", training(run)[1:])["trainer"]["ema_decay"]
+        reached[run.arm] = EMA({}, decay).at((run.steps or 0) - 1) == decay
+    assert reached.pop("growing") is False, "it is named for an average that is still growing at the end"
+    assert reached
+    for arm, found in reached.items():
+        assert found, f"{arm}: not in so few steps"
+
+
+def test_a_level_for_each_frame_is_drawn_by_the_law_of_one_level_for_all() -> None:
+    laws = {run.arm: composed("train", training(run)[1:])["objective"]["timesteps"] for run in runs("per_frame", "seeds=1")}
+    assert laws["per_frame"]["law"] == laws["one_level"]
+
+
+def test_tiles_cut_the_clips_of_an_ablation() -> None:
+    """A window as large as the clip is no tile: all would look at all."""
+    (composition,) = (composed("train", training(run)[1:]) for run in runs("pattern", "seeds=1") if run.arm == "tiled")
+    shape, vae, dit = composition["data"]["shape"], composition["objective"]["vae"], composition["objective"]["dit"]
+    strides = (vae["stride_t"], vae["stride_s"], vae["stride_s"])
+    latents = latent_grid(shape["frames"], shape["height"], shape["width"], strides)
+    tokens = [-(-size // patch) for size, patch in zip(latents, dit["patch"], strict=True)]
+    assert all(window < size for window, size in zip(dit["pattern"]["window"], tokens, strict=True)), tokens
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_arms_differ_in_what_they_say_and_in_nothing_else(name: str) -> None:
     found = runs(name, "seeds=[3]")
-    common = set.intersection(*(set(training(run)) for run in found))
-    arms = config(name)["ablation"]["arms"]
-    for run in found:
-        own = {word for word in training(run) if word not in common and not word.startswith(("run=", "trainer.max_steps="))}
-        assert own <= set(arms[run.arm]), run.arm
-        assert "seed=3" in training(run)
+    given, own_folders = config(name), ("run=", "out=", "trainer.max_steps=")
+    commands = [{run.arm: training(run) for run in found}, {run.arm: run.job.commands[-1] for run in found}]
+    for place, of_arms in enumerate(commands):
+        common = set.intersection(*map(set, of_arms.values()))
+        for arm, command in of_arms.items():
+            own = {word for word in command if word not in common and not word.startswith(own_folders)}
+            assert own <= set(overrides(given, arm)[place]), arm
+    assert all("seed=3" in training(run) for run in found)
 
 
 def test_seeds_come_outermost() -> None:
@@ -101,6 +121,16 @@ def test_an_arm_that_was_changed_is_another_run_and_the_others_stay() -> None:
     given["ablation"]["arms"]["none"].append("objective.shift=2.0")
     after = {run.arm: run.folder for run in plan(given, with_vae)}
     assert {arm for arm in before if before[arm] != after[arm]} == {"none"}
+
+
+def test_another_world_under_the_same_name_is_another_run_and_another_evaluation(tmp_path: Path) -> None:
+    found = []
+    (tmp_path / "world").mkdir()
+    for clips in (10, 20):
+        (tmp_path / "world" / "world.json").write_text(f'{{"clips": {clips}}}')
+        found.append(runs("modulation", f"base={tmp_path}", "seeds=1", f"ablation.evaluate=['world={tmp_path}/world']")[0])
+    assert found[0].folder != found[1].folder
+    assert found[0].job.folder.name != found[1].job.folder.name
 
 
 def test_what_is_alike_in_two_ablations_is_one_run() -> None:
@@ -175,7 +205,7 @@ def test_an_arm_is_overrides_of_two_programs(match: str, arm: Any, overrides: li
 
 
 def test_arms_may_be_numbers() -> None:
-    assert {run.arm for run in runs("ema", "only=[0.9]", "seeds=1")} == {"0.995", "0.9"}
+    assert {run.arm for run in runs("ema", "only=[0.9]", "seeds=1")} == {"growing", "0.9"}
 
 
 def test_only_takes_the_baseline_along() -> None:
@@ -228,6 +258,8 @@ def test_shared_parts_are_made_in_their_order() -> None:
 WRONG: Sequence[tuple[str, str]] = [
     (r"got 1 arms \(per_head\).*Set arms and baseline", "{per_head: []}"),
     (r"baseline=per_head; wanted at least two arms", "{a: [], b: []}"),
+    (r"could not tell two of them apart.*Set arms", "{per_head: [], per-head: []}"),
+    (r"could not tell two of them apart.*Set arms", "{per_head: [], α: []}"),
 ]
 
 

@@ -1,6 +1,7 @@
 """Figures are read from what runs left, by name; a run that failed has none."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ablation.jobs import Job
@@ -56,6 +57,17 @@ def test_runs_are_gathered_by_arm_and_seed_whatever_their_order(tmp_path: Path) 
     assert list(found["measures"]) == ["loss", "following", "absent"]
     assert found["budget"] == {"flop": None, "steps": 20, "seconds": None}
     json.dumps(found, allow_nan=False)
+
+
+def test_an_arm_may_be_trained_on_one_machine_measured_on_another_and_changed_in_either(tmp_path: Path) -> None:
+    given = config()
+    given["ablation"]["arms"]["b"] = {"train": ["x=1"], "evaluate": ["steps=4"]}
+    training = made(tmp_path / "b0", 2.0, 0.5)
+    job = replace(made(tmp_path / "b0" / "measured-a", 0.3, 0.5), needs=(training,))
+    job.note.write_text(json.dumps(job._facts() | {"on": "a machine"}))
+    found = gathered(given, [Run("b", 0, job, training.folder, 20, 10, 7)], {}, "command", 1)
+    assert found["machines"] == ["a machine", "another"]
+    assert found["arms"]["b"]["overrides"] == ["x=1", "evaluate: steps=4"]
 
 
 def test_what_is_not_done_is_left_out_and_what_failed_is_named_without_figures(tmp_path: Path) -> None:

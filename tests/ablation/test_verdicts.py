@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ablation.verdicts import Row, Scale, comparisons, costs, csv, gaps, markdown, meaning, rows, sentence, sentences
+from ablation.verdicts import Row, Scale, comparisons, costs, csv, gaps, markdown, meaning, rows, run_words, sentence, sentences
 from evaluation.effects import Effect, Verdict, holm, paired_effect
 
 LOSS = {0: 0.40, 1: 0.42, 2: 0.41, 3: 0.43, 4: 0.39, 5: 0.415}
@@ -17,7 +17,7 @@ SHIFTS = (0.0119, 0.0123, 0.0121, 0.0116, 0.0124, 0.0117)
 
 def run(seed: int, error: str | None = None, **values: float) -> dict[str, Any]:
     cost: dict[str, Any] = {"flop": 16_000_000_000_000, "seconds": 80.0 + seed} if error is None else {"flop": None, "seconds": None}
-    return {"seed": seed, "run": f"runs/{seed}", "values": values, "error": error, **cost}
+    return {"seed": seed, "run": f"runs/{seed}", "measured": f"runs/{seed}/measured-a", "values": values, "error": error, **cost}
 
 
 def arm(runs: list[dict[str, Any]], *overrides: str) -> dict[str, Any]:
@@ -41,6 +41,9 @@ def results() -> dict[str, Any]:
         "uniform": arm(shifted(0.012, -0.08), "objective/timesteps=uniform"),
         "mode": arm(shifted(0.001, 0.06), "objective/timesteps=mode"),
     }
+    for name, node in arms.items():
+        for own in node["runs"]:
+            own |= {"run": f"runs/{name}-{own['seed']}", "measured": f"runs/{name}-{own['seed']}/measured-a"}
     facts = {"name": "times", "question": "Which noise levels?", "command": "python scripts/ablate.py ablation=times", "baseline": "normal"}
     facts |= {"machines": ["a machine, torch 9", "another"], "seconds": 600.0, "seeds": list(LOSS)}
     return facts | {"budget": {"flop": 1.6e13, "steps": None, "seconds": None}, "measures": measures, "arms": arms}
@@ -200,3 +203,13 @@ def test_the_long_form_holds_every_figure_unrounded(results: dict[str, Any]) -> 
         own = next(each for each in results["arms"][line["arm"]]["runs"] if each["seed"] == int(line["seed"]))
         assert line["value"] == "" if own["error"] else float(line["value"]) == own["values"][line["measure"]]
         assert line["error"] == (own["error"] or "")
+        assert (line["run"], line["measured"]) == (own["run"], own["measured"])
+
+
+def test_trainings_that_arms_share_are_counted_once(results: dict[str, Any]) -> None:
+    assert run_words(results) == "18 runs"
+    for node in results["arms"].values():
+        for own in node["runs"]:
+            own["run"] = f"runs/{own['seed']}"
+    assert run_words(results) == "6 trainings, measured 18 times"
+    assert "seeds 0 to 5; 6 trainings, measured 18 times; a machine" in markdown(results)
