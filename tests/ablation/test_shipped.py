@@ -45,7 +45,7 @@ class Here:
                 runpy.run_path(called[1], run_name="__main__")
             except SystemExit as ended:
                 self.code = int(ended.code or 0)
-            except Exception:
+            except Exception:  # as the interpreter does with whatever a script lets through
                 traceback.print_exc()
                 self.code = 1
         stdout.write(said.getvalue().encode())

@@ -1,8 +1,10 @@
 """Laws of the suite's inputs: real clips come with what is true of them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from data.world.captions import claim
 from data.world.folder import World, make_world
 from evaluation.reconstruction import box_psnr_db, psnr_db
 from evaluation.statistics import wilson
-from evaluation.suite import Plan, evaluate_flow, evaluate_vae, read_clips
+from evaluation.suite import Clip, Plan, evaluate_flow, evaluate_vae, read_clips
 
 WORLD = World("easy", seed=4, clips=0, val=0, heldout=3, frames=17, fps=8, height=64, width=64, crf=12)
 
@@ -60,6 +62,18 @@ def test_a_clip_in_another_size_keeps_its_object_in_its_box(folder: Path) -> Non
             assert np.abs(flat[~seen] - np.median(flat[~seen], axis=0)).max() <= 12
 
 
+def judged(clips: Sequence[Clip], prompts: int, made: Mapping[int, np.ndarray]) -> dict[str, Any]:
+    """Figures of a generator that makes these videos by the number of the sample, and else the first clip."""
+    return evaluate_flow(
+        Plan(prompts=prompts, seen=2, animated=2, difficulty="easy", seed=WORLD.seed),
+        clips,
+        clips,
+        lambda prompts, samples: [made.get(sample, clips[0].video) for sample in samples],
+        lambda firsts, captions, samples: [clips[0].video for _ in firsts],
+        lambda given: given,
+    ).figures
+
+
 def test_what_the_edge_cuts_off_counts_as_not_framed(folder: Path) -> None:
     """Samples whose object is wholly there, half there, or gone after the first frames."""
     clips = read_clips(folder, 3)
@@ -68,14 +82,7 @@ def test_what_the_edge_cuts_off_counts_as_not_framed(folder: Path) -> None:
     gone = clips[0].video.copy()
     gone[5:] = np.median(gone[0].reshape(-1, 3), axis=0)
     made = {0: clips[0].video, 1: cut, 2: gone}
-    figures = evaluate_flow(
-        Plan(prompts=3, seen=2, animated=2, difficulty="easy", seed=WORLD.seed),
-        clips,
-        clips,
-        lambda prompts, samples: [made.get(sample, clips[0].video) for sample in samples],
-        lambda firsts, captions, samples: [clips[0].video for _ in firsts],
-        lambda given: given,
-    ).figures
+    figures = judged(clips, 3, made)
     following = figures["prompt_following"]
     assert following["framed_of"] == [1, 0, pytest.approx(5 / 17, abs=1e-4)]
     assert following["framed"]["value"] == pytest.approx(fmean(following["framed_of"]), abs=1e-4)
@@ -112,17 +119,9 @@ def test_first_frames_are_lent_by_clips_of_held_out_and_of_seen_combinations(fol
 def test_single_verdicts_are_kept_in_the_order_of_the_prompts(folder: Path) -> None:
     """Two generators that were asked the same are compared prompt by prompt."""
     clips = read_clips(folder, 3)
-    plan = Plan(prompts=4, seen=2, animated=2, difficulty="easy", seed=WORLD.seed)
     # The first prompts of this seed are those of the clips themselves, which are made for all but one of them.
     made = {0: clips[0].video, 1: clips[0].video, 2: clips[2].video}
-    figures = evaluate_flow(
-        plan,
-        clips,
-        clips,
-        lambda prompts, samples: [made.get(sample, clips[0].video) for sample in samples],
-        lambda firsts, captions, samples: [clips[0].video for _ in firsts],
-        lambda given: given,
-    ).figures
+    figures = judged(clips, 4, made)
     following = figures["prompt_following"]
     assert following["all_of"] == [True, False, True, False]
     assert following["all"] == wilson(following["all_of"]).as_dict()
