@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dit import DiT
-from models.geometry import Layout, token_grid
+from models.geometry import Layout, moments, token_grid
 from models.mixing import Cross, Double, Joint, Mixing
 from models.modulation import Shared
 from models.patterns import Factorised, Pattern
@@ -58,7 +58,7 @@ class Inputs:
     text: Tensor
     t: Tensor
     step: Tensor
-    fps: Tensor
+    moments: Tensor
 
     @classmethod
     def of(cls, size: Size, device: str, dtype: torch.dtype) -> "Inputs":
@@ -67,7 +67,8 @@ class Inputs:
         latents = torch.randn(size.samples, *size.latents, generator=draw).to(device, dtype)
         text = torch.randn(size.samples, size.text_tokens, size.text_width, generator=draw).to(device, dtype)
         t = torch.rand(size.samples, size.latents[1], generator=draw).to(device)
-        return cls(latents, text, t, torch.full((size.samples,), 500, device=device), torch.full((size.samples,), 24.0, device=device))
+        ends = moments(size.latents[1], torch.full((size.samples,), 24.0, device=device), stride_t=4)
+        return cls(latents, text, t, torch.full((size.samples,), 500, device=device), ends)
 
 
 def without_zeros(network: nn.Module) -> nn.Module:
@@ -112,7 +113,7 @@ def ours(size: Size, mixing: Mixing, pattern: Pattern | None = None) -> Contende
         )
 
     def run(network: DiT, size: Size, inputs: Inputs) -> Tensor:
-        return network(inputs.latents, inputs.t, Text(inputs.text, inputs.text.mean(dim=1)), inputs.fps)
+        return network(inputs.latents, inputs.t, Text(inputs.text, inputs.text.mean(dim=1)), inputs.moments)
 
     return Contender(size, build, run)
 

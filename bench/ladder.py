@@ -45,4 +45,5 @@ def _forward(network: DiT, load: Load) -> None:
     with torch.device("meta"):
         noisy = torch.zeros(load.samples, network.latent_channels, *load.latents)
         words = torch.zeros(load.samples, load.text_tokens, network.text_width)
-        network(noisy, torch.zeros(load.samples, load.latents[0]), Text(words, words[:, 0]), torch.full((load.samples,), 24.0))
+        t = torch.zeros(load.samples, load.latents[0])
+        network(noisy, t, Text(words, words[:, 0]), torch.zeros_like(t))

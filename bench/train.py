@@ -13,7 +13,7 @@ from accounting.roofline import known_hardware, mfu
 from bench.contenders import without_zeros
 from bench.measure import Meter, parameters
 from models.dit import DiT
-from models.geometry import Grid, Layout, token_grid
+from models.geometry import Grid, Layout, moments, token_grid
 from models.text import Text
 
 
@@ -40,7 +40,7 @@ class Step:
     noisy: Tensor
     t: Tensor
     text: Text
-    fps: Tensor
+    moments: Tensor
 
     @classmethod
     def of(cls, network: DiT, load: Load, device: str, dtype: torch.dtype) -> "Step":
@@ -50,12 +50,13 @@ class Step:
         noisy = torch.randn(samples, network.latent_channels, *load.latents, generator=draw).to(device)
         t = torch.rand(samples, load.latents[0], generator=draw).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=device.startswith("cuda"))
-        return cls(network, optimizer, dtype, noisy, t, Text(words, words.mean(dim=1)), torch.full((samples,), 24.0, device=device))
+        ends = moments(load.latents[0], torch.full((samples,), 24.0, device=device), stride_t=4)
+        return cls(network, optimizer, dtype, noisy, t, Text(words, words.mean(dim=1)), ends)
 
     def velocity(self) -> Tensor:
         """Forward."""
         with torch.autocast(self.noisy.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.network(self.noisy, self.t, self.text, self.fps)
+            return self.network(self.noisy, self.t, self.text, self.moments)
 
     def __call__(self) -> None:
         """Forward, backward, update."""

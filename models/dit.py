@@ -1,4 +1,4 @@
-"""The diffusion transformer: noisy latents, flow time per latent frame, text and frame rate in, velocity out."""
+"""The diffusion transformer: noisy latents, flow time and moment of each latent frame, and text in, velocity out."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,6 @@ class DiT(nn.Module):
         mlp_ratio: hidden width of the MLP over width.
         rope_axes: channels of a head for (t, h, w), summing to width / heads; None for a quarter, three and three eighths.
         rope_theta: see `Rope`.
-        stride_t: pixel frames per latent frame of the VAE.
         mixing: how text and video meet.
         modulation: how flow time and pooled text steer the blocks.
         mlp: which MLP the blocks have, at equal parameters.
@@ -62,7 +61,6 @@ class DiT(nn.Module):
         mlp_ratio: float = 4.0,
         rope_axes: Sequence[int] | None = None,
         rope_theta: float = 100.0,
-        stride_t: int = 4,
         mixing: Mixing | None = None,
         modulation: Modulation | None = None,
         mlp: FeedForward | None = None,
@@ -83,7 +81,7 @@ class DiT(nn.Module):
         self.latent_channels, self.width, self.text_width = latent_channels, width, text_width
         mixing = mixing or Joint()
         values = latent_channels * patch[0] * patch[1] * patch[2]
-        self.rope = Rope(head_width, default_axes(head_width) if rope_axes is None else rope_axes, rope_theta, stride_t)
+        self.rope = Rope(head_width, default_axes(head_width) if rope_axes is None else rope_axes, rope_theta)
         self.video_in = linear(values, width)
         self.text_in = linear(text_width, width) if mixing.words else None
         self.pooled_in = linear(text_width, width)
@@ -112,14 +110,15 @@ class DiT(nn.Module):
         self.rope.scaling = rope
         self.trunk.sharpen(rope.sharpness)
 
-    def forward(self, noisy: Tensor, t: Tensor, text: Text, fps: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, t: Tensor, text: Text, moments: Tensor) -> Tensor:
         """The velocity of a batch of one shape.
 
         Args:
             noisy: b c f h w, any h and w: a patch that sticks out is filled with zeros.
             t: (b, f) in [0, 1].
             text: of b prompts.
-            fps: (b,) frames per second.
+            moments: (b, f) seconds at which each latent frame ends, in float32, as `geometry.moments` makes them. Any finite numbers in any
+                order: a picture of a later moment is one more latent frame.
         Returns: b c f h w.
         """
         if noisy.ndim != 5 or noisy.shape[1] != self.latent_channels:
@@ -127,17 +126,23 @@ class DiT(nn.Module):
         samples, _, f, h, w = noisy.shape
         if t.shape != (samples, f):
             raise ValueError(f"t has shape {tuple(t.shape)}, wanted {(samples, f)}: one flow time per sample and latent frame.")
+        if moments.shape != (samples, f):
+            raise ValueError(
+                f"moments has shape {tuple(moments.shape)}, wanted {(samples, f)}: the second at which each latent frame of a sample ends. "
+                "Make them of frame rates by models.geometry.moments."
+            )
         layout = Layout.batch(samples, token_grid((f, h, w), self.patch), text.tokens.shape[1])
-        velocity = self._velocity(patchify(noisy, self.patch), t.flatten(), text, fps, layout)
+        velocity = self._velocity(patchify(noisy, self.patch), t.flatten(), text, moments, layout)
         return unpatchify(velocity, (f, h, w), self.patch)
 
-    def forward_packed(self, noisy: Sequence[Tensor], t: Tensor, text: Text, fps: Tensor) -> list[Tensor]:
+    def forward_packed(self, noisy: Sequence[Tensor], t: Tensor, text: Text, moments: Tensor) -> list[Tensor]:
         """The velocities of videos of unlike shape, in one sequence; each as if it were alone.
 
         Args:
             noisy: c f h w each.
             t: (F,) in [0, 1], the latent frames of all samples in order.
-            text, fps: as in `forward`.
+            text: of one prompt per video.
+            moments: (F,), otherwise as in `forward`.
         Returns: c f h w each.
         """
         wrong = [tuple(video.shape) for video in noisy if video.ndim != 4 or video.shape[0] != self.latent_channels]
@@ -147,26 +152,28 @@ class DiT(nn.Module):
         layout = Layout(tuple(token_grid(size, self.patch) for size in sizes), (text.tokens.shape[1],) * len(noisy))
         if t.shape != (sum(layout.frames),):
             raise ValueError(f"t has shape {tuple(t.shape)}, wanted {(sum(layout.frames),)}: one flow time per latent frame of all samples.")
+        if moments.shape != t.shape:
+            raise ValueError(f"moments has shape {tuple(moments.shape)}, wanted {tuple(t.shape)}: one second per latent frame of all samples.")
         tokens = torch.cat([patchify(video[None], self.patch) for video in noisy])
-        velocity = self._velocity(tokens, t, text, fps, layout).split(layout.tokens)
+        velocity = self._velocity(tokens, t, text, moments, layout).split(layout.tokens)
         return [unpatchify(part, size, self.patch)[0] for part, size in zip(velocity, sizes, strict=True)]
 
-    def _velocity(self, tokens: Tensor, t: Tensor, text: Text, fps: Tensor, layout: Layout) -> Tensor:
-        self._check(t, text, fps, len(layout.grids))
+    def _velocity(self, tokens: Tensor, t: Tensor, text: Text, moments: Tensor, layout: Layout) -> Tensor:
+        self._check(t, text, moments, len(layout.grids))
         prompts = self.pooled_in(text.pooled).float()  # b d
         samples = zip(prompts.split(1), layout.frames, strict=True)
         frames = self.time(t).float() + torch.cat([row.expand(count, -1) for row, count in samples])  # F d
         conditions = F.silu(frames)
         words = None if self.text_in is None else self.text_in(text.tokens).flatten(0, 1)  # m d
         video = self.video_in(tokens).float()  # n d; the residual stream is float32
-        video = self.trunk(video, words, conditions, F.silu(prompts), layout, self.rope.table(layout, fps))
+        video = self.trunk(video, words, conditions, F.silu(prompts), layout, self.rope.table(layout, moments))
         groups = groups_of(layout, "video", t.device)
         shift, scale = groups.spread(self.head_modulation(conditions)).float().unflatten(1, (2, 1, -1)).unbind(1)  # g 1 d
         return self.head(modulated_norm(video, shift, scale, groups)).float()
 
-    def _check(self, t: Tensor, text: Text, fps: Tensor, samples: int) -> None:
-        if len(text.tokens) != samples or fps.shape != (samples,):
-            raise ValueError(f"{samples} videos came with {len(text.tokens)} prompts and fps of shape {tuple(fps.shape)}: one of each per video.")
+    def _check(self, t: Tensor, text: Text, moments: Tensor, samples: int) -> None:
+        if len(text.tokens) != samples:
+            raise ValueError(f"{samples} videos came with {len(text.tokens)} prompts: one per video is needed.")
         if text.tokens.shape[-1] != self.text_width:
             raise ValueError(f"the text is {text.tokens.shape[-1]} wide, the DiT was built for text_width={self.text_width}. Set text_width.")
         if self.text_in is not None and not text.tokens.shape[1]:
@@ -174,8 +181,8 @@ class DiT(nn.Module):
         if t.device.type == "cpu":  # elsewhere looking at values would wait for the device
             if not bool(((t >= 0) & (t <= 1)).all()):
                 raise ValueError(f"t must lie in [0, 1], got {float(t.min()):g} to {float(t.max()):g}; 0 is clean, 1 is noise.")
-            if not bool((fps > 0).all()):
-                raise ValueError(f"fps must be positive, got {float(fps.min()):g}. Set fps.")
+            if not bool(torch.isfinite(moments).all()):
+                raise ValueError(f"moments must be finite seconds, got {float(moments[~torch.isfinite(moments)][0])} among them.")
 
     def shard_units(self) -> list[nn.Module]:
         """The modules to shard, compile or checkpoint one by one, in the order in which they run."""

@@ -1,8 +1,11 @@
-"""Integer arithmetic from pixel frames to latent frames to tokens; integers only, so every floor may use it."""
+"""Arithmetic from pixel frames to latent frames, their moments and tokens; it knows no network, so every floor may use it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+
+import torch
+from torch import Tensor
 
 Grid = tuple[int, int, int]  # (t, h, w) counts or strides
 
@@ -24,6 +27,22 @@ def latent_frames(frames: int, stride_t: int) -> int:
 def pixel_frames(latents: int, stride_t: int) -> int:
     """Pixel frames of `latents` latent frames: 1 + (latents - 1) * stride_t."""
     return 1 + (latents - 1) * stride_t
+
+
+def moments(frames: int, fps: Tensor, stride_t: int) -> Tensor:
+    """Seconds at which each latent frame ends: its last pixel frame / fps, so the first frame stands at 0.
+
+    Args:
+        frames: latent frames of each clip.
+        fps: (b,) pixel frames per second.
+    Returns: (b, frames) in float32.
+    Raises: ValueError if an fps on the CPU is not positive; elsewhere looking at values would wait for the device.
+    """
+    if fps.ndim != 1:
+        raise ValueError(f"fps has shape {tuple(fps.shape)}, wanted (b,): one frame rate per clip.")
+    if fps.device.type == "cpu" and not bool((fps > 0).all()):
+        raise ValueError(f"fps must be positive, got {float(fps.min()):g}. Set fps.")
+    return torch.arange(frames, device=fps.device) * stride_t / fps.float()[:, None]
 
 
 def latent_grid(frames: int, height: int, width: int, stride: Grid) -> Grid:

@@ -22,11 +22,11 @@ def rotate_(x: Tensor, table: Tensor) -> Tensor:
     return x
 
 
-def _same(fps: Tensor, kept: Tensor, version: int) -> bool:
-    """Whether fps still holds what `kept` held; elsewhere than on a CPU without looking at values, which would wait for the device."""
-    if fps.is_inference() or kept.is_inference() or kept._version != version:
+def _same(moments: Tensor, kept: Tensor, version: int) -> bool:
+    """Whether moments still holds what `kept` held; elsewhere than on a CPU without looking at values, which would wait for the device."""
+    if moments.is_inference() or kept.is_inference() or kept._version != version:
         return False
-    return fps is kept or (fps.device.type == "cpu" and torch.equal(fps, kept))
+    return moments is kept or (moments.device.type == "cpu" and torch.equal(moments, kept))
 
 
 def default_axes(head_width: int) -> Grid:
@@ -39,18 +39,17 @@ def default_axes(head_width: int) -> Grid:
 class Rope(nn.Module):
     """Rotary embedding over (time, height, width); it has no parameters.
 
-    Time is (last pixel frame of the latent) / fps * 6, so a position is a moment whatever the frame rate. Height and width are patch
-    indices counted from the centre, so the middle of a video stays at 0 at any size.
+    Time is the second at which a latent frame ends, times 6, whatever the frame rate and whatever stands before or after it. Height and
+    width are patch indices counted from the centre, so the middle of a video stays at 0 at any size.
 
     Args:
         head_width: channels of a head.
         axes: channels of a head for time, height, width; even, summing to head_width.
         theta: ratio of the slowest wavelength to the fastest; about the longest distance, in positions, that should be told apart.
-        stride_t: pixel frames per latent frame of the VAE.
         scaling: for longer and larger than trained; may be exchanged at any time.
     """
 
-    def __init__(self, head_width: int, axes: Sequence[int], theta: float, stride_t: int, scaling: RopeScaling | None = None) -> None:
+    def __init__(self, head_width: int, axes: Sequence[int], theta: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
         if sum(axes) != head_width or len(axes) != 3 or any(size % 2 or size < 0 for size in axes):
             raise ValueError(
@@ -61,7 +60,6 @@ class Rope(nn.Module):
             raise ValueError(f"rope_theta={theta} must be greater than 1. Set rope_theta (100 for small grids, 10000 for long videos).")
         self.axes = tuple(axes)
         self.theta = theta
-        self.stride_t = stride_t
         self.scaling: RopeScaling = scaling or Plain()
         self._tables: dict[tuple[Layout, RopeScaling, torch.dtype, torch.device], tuple[Tensor, int, Tensor]] = {}
 
@@ -71,33 +69,34 @@ class Rope(nn.Module):
         angles = self.scaling.angles(positions, self.axes[axis] // 2, self.theta, axis)
         return torch.polar(torch.ones_like(angles), angles)
 
-    def table(self, layout: Layout, fps: Tensor) -> Tensor:
-        """Unit complex numbers (n d/2) for each video token of `layout`, for clips at `fps` (b,).
+    def table(self, layout: Layout, moments: Tensor) -> Tensor:
+        """Unit complex numbers (n d/2) for each video token of `layout`.
 
         The last few are kept (0.4 ms each on a CPU at 1,280 tokens): a sampler asks for the same one at each step.
+
+        Args:
+            moments: (F,) seconds, the latent frames of all samples in order; (b, f) for a batch, as a view would be another tensor at each step.
         """
-        key = (layout, self.scaling, fps.dtype, fps.device)
+        key = (layout, self.scaling, moments.dtype, moments.device)
         kept = self._tables.pop(key, None)
-        if kept is None or not _same(fps, kept[0], kept[1]):
+        if kept is None or not _same(moments, kept[0], kept[1]):
             with torch.inference_mode(False):  # a later pass may need gradients
-                kept = fps, -1 if fps.is_inference() else fps._version, self._table(layout, fps)
+                kept = moments, -1 if moments.is_inference() else moments._version, self._table(layout, moments.flatten())
         self._tables[key] = kept  # the last in is the last to go
         for old in list(self._tables)[:-TABLES]:  # another thread may be at it too
             self._tables.pop(old, None)
         return kept[2]
 
-    def _table(self, layout: Layout, fps: Tensor) -> Tensor:
-        fps = fps.to(torch.promote_types(fps.dtype, torch.float32))
-        rates = fps.repeat_interleave(torch.tensor(layout.frames, device=fps.device), output_size=sum(layout.frames))  # F
-        indices = torch.tensor([k for frames in layout.frames for k in range(frames)], device=fps.device)
-        moments = self.turns(indices * self.stride_t * POSITIONS_PER_SECOND / rates, 0)  # F dt/2
+    def _table(self, layout: Layout, moments: Tensor) -> Tensor:
+        positions = moments.to(torch.promote_types(moments.dtype, torch.float32)) * POSITIONS_PER_SECOND
+        time = self.turns(positions, 0)  # F dt/2
         shapes = {grid[1:] for grid in layout.grids}
-        spaces = {shape: self._space(*shape, fps) for shape in shapes}  # (h w) (dh + dw)/2 each
+        spaces = {shape: self._space(*shape, positions) for shape in shapes}  # (h w) (dh + dw)/2 each
         if len(shapes) == 1:
             (space,) = spaces.values()
-            pair = moments[:, None].expand(-1, len(space), -1), space[None].expand(len(moments), -1, -1)  # F s ...
+            pair = time[:, None].expand(-1, len(space), -1), space[None].expand(len(time), -1, -1)  # F s ...
             return torch.cat(pair, dim=2).flatten(0, 1)
-        time = moments.repeat_interleave(torch.tensor(layout.tokens_per_frame, device=fps.device), dim=0, output_size=sum(layout.tokens))
+        time = time.repeat_interleave(torch.tensor(layout.tokens_per_frame, device=time.device), dim=0, output_size=sum(layout.tokens))
         return torch.cat([time, torch.cat([spaces[grid[1:]].repeat(grid[0], 1) for grid in layout.grids])], dim=1)
 
     def _space(self, h: int, w: int, like: Tensor) -> Tensor:

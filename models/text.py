@@ -31,6 +31,10 @@ class Text:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __getitem__(self, rows: slice) -> "Text":
+        """The encoding of a part of the prompts."""
+        return Text(self.tokens[rows], self.pooled[rows])
+
 
 class TextEncoder(Protocol):
     """Turns prompts into `max_tokens` vectors of `width` each, and one for the whole."""

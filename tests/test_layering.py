@@ -14,11 +14,12 @@ FLOORS: dict[str, set[str]] = {
     "accounting": set(),
     "data": {"runtime"},
     "evaluation": {"flow", "data", "runtime", "accounting"},
-    "training": {"models", "evaluation", "flow", "data", "runtime", "accounting"},
+    "tasks": {"flow", "data", "runtime"},  # beside evaluation: what is given of a clip
+    "training": {"models", "evaluation", "tasks", "flow", "data", "runtime", "accounting"},
     "ablation": {"evaluation", "flow", "data", "runtime", "accounting"},  # beside training: it starts runs, it does not train
     "bench": {"models", "runtime", "accounting"},  # measures networks; beside the floors, as only scripts/bench_model.py opens it
 }
-# Open to every floor: integers, counters, and the one door through which networks and measures read frozen weights of others.
+# Open to every floor: arithmetic of shapes, counters, and the one door through which networks and measures read frozen weights of others.
 GROUND = {"models.geometry", "runtime.seeding", "runtime.local_weights"}
 # Their import costs seconds or they come with an extra: inside the function that needs them, never at the top of a module.
 LAZY = {"wandb", "decord", "matplotlib", "transformers", "diffusers", "accelerate", "torchao", "torchcodec", "pyarrow", "ray"}

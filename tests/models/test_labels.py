@@ -78,7 +78,7 @@ def test_every_mixing_hears_the_label(mixing, tokens):
         if part.abs().max() == 0:
             torch.nn.init.normal_(part, std=0.1)
     noisy, t = torch.randn(1, 4, 2, 4, 4).expand(3, -1, -1, -1, -1), torch.full((3, 2), 0.5)
-    out = dit(noisy, t, text(["Tai Chi", "ApplyLipstick", ""]), torch.full((3,), 8.0))
+    out = dit(noisy, t, text(["Tai Chi", "ApplyLipstick", ""]), torch.tensor([0, 0.5]).expand(3, -1))
     assert all((out[a] - out[b]).abs().max() > 1e-3 for a, b in ((0, 1), (0, 2), (1, 2)))
 
 

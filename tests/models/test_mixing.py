@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.attention import CrossAttention, SelfAttention
 from models.blocks import Block, DoubleBlock, Setting, Stack, apart
 from models.dit import DiT
-from models.geometry import Layout
+from models.geometry import Layout, moments
 from models.heads import PerHead
 from models.kernels import Naive
 from models.layers import GatedMLP, Gelu, SwiGLU
@@ -49,7 +49,8 @@ def network(depth: int = 2, mixing: Any = Joint, modulation: Any = PerBlock, wid
 def batch(samples: int = 2, size: tuple[int, int, int] = (3, 4, 6)) -> tuple[Tensor, Tensor, Text, Tensor]:
     random = torch.Generator().manual_seed(0)
     text = Text(torch.randn(samples, TEXT, 16, generator=random), torch.randn(samples, 16, generator=random))
-    return torch.randn(samples, 4, *size, generator=random), torch.rand(samples, size[0], generator=random), text, torch.linspace(8, 24, samples)
+    noisy, t = torch.randn(samples, 4, *size, generator=random), torch.rand(samples, size[0], generator=random)
+    return noisy, t, text, moments(size[0], torch.linspace(8, 24, samples), 4)
 
 
 def near(a: Tensor, b: Tensor, limit: float) -> bool:
@@ -109,9 +110,9 @@ def test_registers_are_looked_at_and_learn_and_none_are_no_weights(mixing):
 
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_causal_pattern_lets_no_later_frame_reach_an_earlier_one(mixing):
-    dit, (noisy, t, text, fps) = network(mixing=mixing, pattern=Causal(), registers=2), batch()
+    dit, (noisy, t, text, seconds) = network(mixing=mixing, pattern=Causal(), registers=2), batch()
     noisy, t = noisy.requires_grad_(), t.requires_grad_()
-    of_noisy, of_t = torch.autograd.grad(dit(noisy, t, text, fps)[:, :, 1].square().sum(), (noisy, t))
+    of_noisy, of_t = torch.autograd.grad(dit(noisy, t, text, seconds)[:, :, 1].square().sum(), (noisy, t))
     assert of_noisy[:, :, 2].abs().max() == 0
     assert of_t[:, 2].abs().max() == 0
     assert (of_noisy[:, :, :2].abs().amax(dim=(0, 1, 3, 4)) > 0).all()
@@ -197,11 +198,11 @@ def test_yarns_temperature_is_a_larger_gain_of_the_queries():
 
 
 def test_modulation_has_a_row_per_frame_and_spreads_as_a_view():
-    dit, (noisy, t, text, fps) = network(mixing=Cross, registers=0), batch(2, (3, 8, 12))  # registers would have a row too
+    dit, (noisy, t, text, seconds) = network(mixing=Cross, registers=0), batch(2, (3, 8, 12))  # registers would have a row too
     rows = []
     for block in dit.trunk.blocks:
         block.modulation.register_forward_hook(lambda _, __, out: rows.append(out))
-    dit(noisy, t, text, fps)
+    dit(noisy, t, text, seconds)
     assert [tuple(part.shape) for part in rows] == [(2 * 3, 6 * 32)] * 2, "not a row per token"
     layout = Layout.batch(2, (3, 4, 6), TEXT)
     groups = groups_of(layout, "video", noisy.device)
@@ -212,12 +213,12 @@ def test_modulation_has_a_row_per_frame_and_spreads_as_a_view():
 
 
 def test_a_network_in_bf16_keeps_its_stream_in_float32():
-    dit, (noisy, t, text, fps) = network(width=64, mixing=Cross), batch()
-    truth = dit(noisy, t, text, fps)
+    dit, (noisy, t, text, seconds) = network(width=64, mixing=Cross), batch()
+    truth = dit(noisy, t, text, seconds)
     seen = []
     for block in dit.trunk.blocks:
         block.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    out = dit.bfloat16()(noisy, t, Text(text.tokens, text.pooled), fps)
+    out = dit.bfloat16()(noisy, t, Text(text.tokens, text.pooled), seconds)
     assert seen == [torch.float32] * 2
     assert out.dtype == torch.float32
     assert near(out, truth, 2e-2)
@@ -231,8 +232,8 @@ def test_words_are_left_out_of_a_pooled_network():
 @pytest.mark.parametrize("modulation", [PerBlock, Shared, lambda: LowRank(4)])
 def test_every_row_of_a_double_blocks_modulation_is_used(modulation):
     dit = network(mixing=Double, modulation=modulation)
-    noisy, t, text, fps = batch()
-    dit(noisy, t, text, fps).square().sum().backward()
+    noisy, t, text, seconds = batch()
+    dit(noisy, t, text, seconds).square().sum().backward()
     for block in dit.trunk.blocks:
         assert isinstance(block, DoubleBlock)
         for name, part in [*block.video.modulation.named_parameters(), *block.text.modulation.named_parameters()]:

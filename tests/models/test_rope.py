@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.geometry import Layout
+from models.geometry import Layout, moments
 from models.rope import Rope, default_axes, rotate_
 
 HEAD = 32
-ROPE = Rope(HEAD, (8, 12, 12), 100.0, 4)
+ROPE = Rope(HEAD, (8, 12, 12), 100.0)
 PAIRS = 200
 
 
@@ -56,53 +56,70 @@ def test_rotation_keeps_norms():
 
 def test_time_is_real_time_and_space_is_centred():
     layout = Layout.batch(1, (5, 3, 3), 4)
-    table = ROPE.table(layout, torch.tensor([24.0])).view(5, 3, 3, -1)
-    assert torch.allclose(table[:, 0, 0, :4], ROPE.turns(torch.arange(5.0), 0), atol=1e-6), "24 fps at stride 4 stand at the integers"
+    table = ROPE.table(layout, moments(5, torch.tensor([24.0]), 4)).view(5, 3, 3, -1)
+    assert torch.equal(table[:, 0, 0, :4], ROPE.turns(torch.arange(5.0), 0)), "24 fps at stride 4 stand at the integers"
     assert torch.allclose(table[0, 1, 1, 4:], torch.ones_like(table[0, 1, 1, 4:])), "the centre stands at 0"
-    slow = ROPE.table(layout, torch.tensor([8.0])).view(5, 3, 3, -1)
+    slow = ROPE.table(layout, moments(5, torch.tensor([8.0]), 4)).view(5, 3, 3, -1)
     assert torch.allclose(slow[1], table[3], atol=1e-6), "half a second is half a second at any frame rate"
 
 
 def test_a_token_has_the_same_angles_in_any_company():
-    fps = torch.tensor([8.0, 24.0, 12.0])
-    grids = ((5, 4, 4), (3, 2, 6), (1, 4, 4))
-    together = ROPE.table(Layout(grids, (2, 2, 2)), fps)
-    alone = [ROPE.table(Layout((grid,), (2,)), fps[i : i + 1]) for i, grid in enumerate(grids)]
+    grids = ((5, 4, 4), (3, 2, 6), (2, 4, 4))
+    each = [moments(5, torch.tensor([8.0]), 4)[0], torch.tensor([0.5, -1.0, 0.5]), torch.tensor([40.0, 3.0])]
+    together = ROPE.table(Layout(grids, (2, 2, 2)), torch.cat(each))
+    alone = [ROPE.table(Layout((grid,), (2,)), seconds) for grid, seconds in zip(grids, each, strict=True)]
     assert torch.equal(together, torch.cat(alone))
+
+
+def test_a_picture_of_a_later_moment_is_turned_as_that_frame_of_a_longer_clip():
+    longer = moments(9, torch.tensor([8.0]), 4)
+    table = ROPE.table(Layout.batch(1, (9, 2, 3), 0), longer).unflatten(0, (9, -1))
+    for later in (3, 5, 8):
+        picked = torch.tensor([0, 1, 2, later])
+        assert torch.equal(ROPE.table(Layout.batch(1, (4, 2, 3), 0), longer[:, picked]).unflatten(0, (4, -1)), table[picked])
+
+
+@pytest.mark.parametrize("fps", [8, 12, 12.5, 16, 23.976, 24, 25, 29.97, 30, 48, 50, 60])
+def test_seconds_lose_no_more_than_the_last_bit_of_a_position(fps):
+    found, exact = moments(2000, torch.tensor([fps]), 4)[0] * 6, torch.arange(2000) * 24 / torch.tensor(fps)
+    bit = torch.nextafter(exact, torch.tensor(torch.inf)) - exact
+    assert ((found - exact).abs() <= bit).all()
 
 
 def test_angles_are_float32_under_autocast():
     layout = Layout.batch(1, (300, 1, 1), 1)
+    seconds = moments(300, torch.tensor([24.0]), 4)
     with torch.autocast("cpu", torch.bfloat16):
-        table = ROPE.table(layout, torch.tensor([24.0]))
+        table = ROPE.table(layout, seconds)
         x = rotate_(torch.ones(300, HEAD), table)
     assert x.dtype == torch.float32
-    assert torch.equal(table, ROPE.table(layout, torch.tensor([24.0])))
+    ROPE._tables.clear()
+    assert torch.equal(table, ROPE.table(layout, seconds))
     assert len(torch.view_as_real(table[:, 0]).unique(dim=0)) == 300, "every moment has an angle of its own"
 
 
 @pytest.mark.parametrize("axes", [(8, 8, 8), (9, 11, 12), (16, 16)])
 def test_axes_that_do_not_fit_the_head_are_refused(axes):
     with pytest.raises(ValueError, match=r"rope_axes=.*head has 32 channels"):
-        Rope(32, axes, 100.0, 4)
+        Rope(32, axes, 100.0)
 
 
 def test_default_axes_sum_to_the_head():
     for width in (16, 32, 64, 128):
         assert sum(default_axes(width)) == width
-        Rope(width, default_axes(width), 100.0, 4)
+        Rope(width, default_axes(width), 100.0)
     with pytest.raises(ValueError, match="24 channels"):
         default_axes(24)
 
 
 def test_tables_are_shared_by_threads():
-    rope, layouts = Rope(HEAD, (8, 12, 12), 100.0, 4), [Layout.batch(1, (1, 1, size), 0) for size in range(1, 25)]
-    fps = torch.tensor([8.0])
+    rope, layouts = Rope(HEAD, (8, 12, 12), 100.0), [Layout.batch(1, (1, 1, size), 0) for size in range(1, 25)]
+    seconds = torch.tensor([0.5])
 
     def walk(seed: int) -> None:
         for i in torch.randperm(len(layouts) * 10, generator=torch.Generator().manual_seed(seed)).tolist():
             layout = layouts[i % len(layouts)]
-            assert len(rope.table(layout, fps)) == sum(layout.tokens)
+            assert len(rope.table(layout, seconds)) == sum(layout.tokens)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(walk, range(4)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.geometry import Layout
+from models.geometry import Layout, moments
 from models.rope import Rope, rotate_
 from models.rope_scaling import NTK, Interpolation, Plain, RopeScaling, YaRN, frequencies
 
@@ -18,7 +18,7 @@ every_scaling = pytest.mark.parametrize("scaling", SCALINGS, ids=NAMES)
 
 
 def turn(scaling: RopeScaling, x: Tensor, positions: Tensor) -> Tensor:
-    rope = Rope(HEAD, AXES, THETA, 4, scaling)
+    rope = Rope(HEAD, AXES, THETA, scaling)
     return rotate_(x.clone(), torch.cat([rope.turns(positions[:, axis], axis) for axis in range(3)], dim=1))
 
 
@@ -105,27 +105,27 @@ def test_yarn_sharpens_scores_by_its_temperature_and_the_others_do_not():
 
 @every_scaling
 def test_angles_are_float32_under_autocast(scaling):
-    rope, layout = Rope(HEAD, AXES, THETA, 4, scaling), Layout.batch(1, (200, 2, 2), 0)
+    rope, layout = Rope(HEAD, AXES, THETA, scaling), Layout.batch(1, (200, 2, 2), 0)
     with torch.autocast("cpu", torch.bfloat16):
-        table = rope.table(layout, torch.tensor([24.0]))
+        table = rope.table(layout, moments(200, torch.tensor([24.0]), 4))
     assert table.dtype == torch.complex64
-    assert torch.equal(table, Rope(HEAD, AXES, THETA, 4, scaling).table(layout, torch.tensor([24.0])))
+    assert torch.equal(table, Rope(HEAD, AXES, THETA, scaling).table(layout, moments(200, torch.tensor([24.0]), 4)))
 
 
-def test_a_kept_table_is_made_anew_for_other_rates_and_other_scalings():
-    rope, layout, fps = Rope(HEAD, AXES, THETA, 4), Layout.batch(2, (3, 2, 2), 0), torch.tensor([24.0, 12.0])
-    table = rope.table(layout, fps)
-    assert rope.table(layout, fps) is table
-    assert rope.table(layout, fps.clone()) is table
-    assert not torch.equal(rope.table(layout, fps / 2), table)
-    rope.table(layout, fps)
-    fps *= 3  # in place: the same tensor holds other rates
-    fresh = Rope(HEAD, AXES, THETA, 4)
-    assert torch.equal(rope.table(layout, fps), fresh.table(layout, fps))
+def test_a_kept_table_is_made_anew_for_other_moments_and_other_scalings():
+    rope, layout, seconds = Rope(HEAD, AXES, THETA), Layout.batch(2, (3, 2, 2), 0), moments(3, torch.tensor([24.0, 12.0]), 4)
+    table = rope.table(layout, seconds)
+    assert rope.table(layout, seconds) is table
+    assert rope.table(layout, seconds.clone()) is table
+    assert not torch.equal(rope.table(layout, seconds / 2), table)
+    rope.table(layout, seconds)
+    seconds *= 3  # in place: the same tensor holds other moments
+    fresh = Rope(HEAD, AXES, THETA)
+    assert torch.equal(rope.table(layout, seconds), fresh.table(layout, seconds))
     rope.scaling = NTK(FACTORS)
-    assert not torch.equal(rope.table(layout, fps), fresh.table(layout, fps))
+    assert not torch.equal(rope.table(layout, seconds), fresh.table(layout, seconds))
     for frames in range(20):
-        rope.table(Layout.batch(2, (1 + frames, 2, 2), 0), fps)
+        rope.table(Layout.batch(2, (1 + frames, 2, 2), 0), torch.zeros(2, 1 + frames))
     assert len(rope._tables) <= 8, "tables of shapes that are over must go"
 
 

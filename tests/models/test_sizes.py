@@ -39,8 +39,8 @@ def test_a_size_has_its_parameters_and_its_flop(size):
     assert size == "nano" or dit.width == 128 * config["heads"], "heads of 128 channels"
     dit.trunk.blocks = dit.trunk.blocks[:: max(1, len(dit.trunk.blocks) // 6)]  # some of each kind tell the FLOP as well as all
     grid, text = (2, 4, 4), Text(torch.zeros(1, TEXT, TEXT_WIDTH, device="meta"), torch.zeros(1, TEXT_WIDTH, device="meta"))
-    noisy, t, fps = torch.zeros(1, CHANNELS, 2, 8, 8, device="meta"), torch.zeros(1, 2, device="meta"), torch.zeros(1, device="meta")
+    noisy, t = torch.zeros(1, CHANNELS, 2, 8, 8, device="meta"), torch.zeros(1, 2, device="meta")
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        dit(noisy, t, text, fps)
+        dit(noisy, t, text, torch.zeros_like(t))
     assert dit.flops(Layout.batch(1, grid, TEXT)) == pytest.approx(counter.get_total_flops(), rel=0.01)
