@@ -122,7 +122,7 @@ def announce(videos: Any, loader: Any, validation: Any) -> None:
 
 def announce_cut(text: Any, index: Any) -> None:
     """Say how many captions are longer than the text encoder reads, of the first CAPTIONS_READ clips."""
-    captions = [caption for row in index.rows[:CAPTIONS_READ] for texts in row.captions.values() for caption in texts]
+    captions = [caption for row in index.rows[:CAPTIONS_READ] for caption in row.texts]
     cut = len(text.cut(captions)) if captions else 0
     if cut:
         what = f"{cut} of {len(captions)} are longer than the text encoder's {text.max_tokens} tokens and lose their end"

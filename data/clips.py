@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.buckets import Bucket, TooShort, Windows, longest
+from data.batch import Shot
+from data.buckets import TOLERANCE_S, Bucket, TooShort, Windows, longest
 from data.files.faults import Fault
 from data.files.probe import Probe
 from data.index import Index, Row
 from data.shapes import Shapes
 
+MIDDLE = 0.5  # the place of the one clip that a longer file gives to validation and to caches
 Found = Probe | tuple[str, str]  # what a file holds, or the kind and detail of its fault
 
 
@@ -67,6 +69,19 @@ class Clips:
         bucket = self.buckets[row]
         assert bucket is not None, f"row {row} gives no clip"
         return first + Windows(times, bucket.frames, self.fps).pick(place)
+
+    def shots(self, row: int, frames: np.ndarray) -> tuple[Shot, ...]:
+        """The row's timed captions as they lie in a clip of these frames of its file, see `pick`.
+
+        A frame belongs to the shot in which it comes on screen. Shots in which none of these frames does are left out.
+        """
+        given = self.index.rows[row].shots
+        if not given:
+            return ()
+        times = self.probe(row).times
+        offsets = times[frames] - times[0] + TOLERANCE_S
+        spans = [np.searchsorted(offsets, (shot.start_s, shot.end_s)).tolist() for shot in given]
+        return tuple(Shot(start, stop, shot.captions) for (start, stop), shot in zip(spans, given, strict=True) if start < stop)
 
 
 def _shape(found: Probe, times: np.ndarray, row: Row, shapes: Shapes, fps: float) -> tuple[Bucket, bool]:

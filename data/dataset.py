@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from data.batch import Batch
+from data.batch import Batch, Shot
 from data.buckets import Bucket
-from data.clips import Clips
+from data.clips import MIDDLE, Clips
 from data.files.faults import Fault, VideoError
 from data.files.reader import VideoReader
 from data.index import Index
 from data.plan import Draw
+from data.stills import NO_STILLS, StillFrames
 from data.transforms import Crop, fit, to_float
 from data.workers import UNWATCHED, Watch
 from runtime.seeding import Stream, generator
@@ -132,16 +133,24 @@ class VideoDataset:
             each file and needs no crop: for validation and for caches, where a row is one clip for ever.
         bad_limit: share of the rows that may be unusable.
         memory_bytes: for keeping fitted clips in memory, so that a small set is decoded once. It changes no bit of what is delivered.
+        stills: which pictures of a clip are to be encoded alone: a batch names them.
     """
 
     def __init__(
-        self, clips: Clips, reader: VideoReader, seed: int | None, crop: Crop | None = None, bad_limit: float = 0.01, memory_bytes: int = 0
+        self,
+        clips: Clips,
+        reader: VideoReader,
+        seed: int | None,
+        crop: Crop | None = None,
+        bad_limit: float = 0.01,
+        memory_bytes: int = 0,
+        stills: StillFrames = NO_STILLS,
     ) -> None:
         if not 0 <= bad_limit <= 1:
             raise ValueError(f"bad_limit={bad_limit} must be a share in [0, 1]. Set data.bad_limit.")
         assert crop is None or seed is not None, "a crop is drawn by the seed"
         check_faults(clips.faults, len(clips), bad_limit, certain=len(clips.faults) == len(clips))
-        self.clips, self.reader, self.seed, self.crop, self.bad_limit = clips, reader, seed, crop, bad_limit
+        self.clips, self.reader, self.seed, self.crop, self.bad_limit, self.stills = clips, reader, seed, crop, bad_limit, stills
         self.index, self.buckets, self.known_faults = clips.index, clips.buckets, clips.faults
         self._stand_ins = StandIns(clips.buckets, [row.weight for row in clips.index.rows], seed or 0)
         self._bad: dict[int, Fault] = {fault.row: fault for fault in clips.faults}
@@ -202,18 +211,30 @@ class VideoDataset:
         return draw.row, None
 
     def batch(self, group: Group) -> Batch:
+        frames = group.content.shape[1]  # after the crop, which may leave a single one
+        shots = tuple(self._shots(row, sample, frames) for row, sample in zip(group.rows, group.samples, strict=True))
         return Batch(
             samples=group.samples,
             rows=group.rows,
             captions=tuple(self.index.rows[row].captions for row in group.rows),
             fps=torch.full((len(group.rows),), self.clips.fps, dtype=torch.float32),
             video=to_float(torch.from_numpy(group.content)),
+            still_frames=self.stills.table(group.rows, frames),
+            shots=shots if any(shots) else (),
         )
+
+    def _shots(self, row: int, sample: int, frames: int) -> tuple[Shot, ...]:
+        if not self.index.rows[row].shots:
+            return ()
+        picked = self.clips.pick(row, self._place(sample))
+        if self.crop is not None and self.seed is not None and frames != len(picked):
+            picked = self.crop(picked[:, None, None, None], self.seed, sample).reshape(-1)  # in time it cuts numbers as it cut their pictures
+        return self.clips.shots(row, picked)
 
     def _place(self, sample: int) -> float:
         """Where in a longer file to start, as a share of the possible starts."""
         if self.seed is None:
-            return 0.5
+            return MIDDLE
         return float(generator(self.seed, Stream.CROP, sample, 1).random())  # the second counter keeps it apart from the crop in space
 
 

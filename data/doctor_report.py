@@ -30,7 +30,7 @@ def each_clip(findings: Findings) -> Iterator[dict[str, Any]]:
             | {name: getattr(found, name) for name in ("kind", "width", "height", "rotation", "frames", "variable", "container", "codec")}
             | {"pixel_format": found.pixel_format, "audio": found.audio, "bytes": found.bytes, "odd": found.odd, "whole": found.sound}
             | {"fps": _rounded(facts.rates[place]), "seconds": _rounded(facts.seconds[place])}
-            | {"captions": {kind: len(texts) for kind, texts in row.captions.items()}, "boxes": len(row.boxes)}
+            | {"captions": {kind: len(texts) for kind, texts in row.captions.items()}, "boxes": len(row.boxes), "shots": len(row.shots)}
             | {"shape": str(findings.shapes[facts.shapes[place]].bucket), "kept": _rounded(facts.kept[place])}
             | {"scale": _rounded(facts.scales[place]), "starts": int(facts.starts[place]), "shown": int(facts.shown[place]), "done": done[place]}
         )

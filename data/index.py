@@ -11,9 +11,9 @@ from typing import Any
 from data.files.media import Media
 from data.formats import sources
 from data.formats.fields import Columns
-from data.formats.rows import Box, Ignored, Row
+from data.formats.rows import Box, Ignored, Row, TimedCaptions
 
-__all__ = ["Box", "Columns", "Ignored", "Index", "Row", "Source", "duplicates", "read_index", "read_sources"]
+__all__ = ["Box", "Columns", "Ignored", "Index", "Row", "Source", "TimedCaptions", "duplicates", "read_index", "read_sources"]
 
 Source = str | Path | Mapping[str, Any]  # a set, or {"path": ..., "weight": 2.0, "root": ..., "columns": {...}}
 
@@ -78,8 +78,9 @@ def read_index(source: str | Path, root: str | Path | None = None, columns: Colu
     """Read a set of any format, recognised by its name and checked by its content.
 
     - A file .jsonl, .ndjson, .json (a list of objects), .csv, .tsv or .parquet: one clip a row, see `data.formats.fields.ROLES` for the
-      names of columns: path, caption (a text, several, or texts by kind), start_s, end_s, weight, fps, boxes. In csv and tsv an empty
-      cell is no value; there and in parquet a text in the columns `captions` or `boxes` may be JSON.
+      names of columns: path, caption (a text, several, or texts by kind), start_s, end_s, weight, fps, boxes, shots (a list of {"start_s",
+      "end_s", "caption"}). In csv and tsv an empty cell is no value; there and in parquet a text in the columns `captions`, `boxes` or
+      `shots` may be JSON.
     - A folder: if it holds an index of its own, index.* or metadata.*, that one and nothing else says what the clips are; the videos
       and pictures that it does not name are ignored. Else all videos and pictures in it and in its folders, hidden ones left out, in
       natural order, a picture being a video of one frame; the text file of the same name is one caption, else the captions of a JSON

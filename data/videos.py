@@ -22,6 +22,7 @@ from data.index import Index, read_sources
 from data.loader import Loader
 from data.plan import EpochPlan, MicroBatches, OnePass, Sequences
 from data.shapes import Shapes
+from data.stills import NO_STILLS, StillFrames, encode_stills
 from data.transforms import Crop
 from models.geometry import Grid, latent_grid
 
@@ -67,6 +68,8 @@ class Videos:
         probes: folder that keeps what was found in files; None looks again at every start.
         file_budget_s: a file that takes a worker longer is given up.
         packing: whether clips of one shape pass at once, or of any, as one sequence. Validation passes by shape in any case.
+        stills: pictures of each clip that a flow objective is given beside its latents, each encoded alone: the last frame of every latent
+            frame but the first, and so many others. 0: none at all.
     """
 
     def __init__(
@@ -93,11 +96,12 @@ class Videos:
         probes: str | None,
         file_budget_s: float,
         packing: Literal["bucket", "sequence"] = "bucket",  # of runs from before there was a choice
+        stills: int = 0,  # likewise
     ) -> None:
-        if memory_mb < 0 or val_samples < 1 or hold_out < 0:
+        if memory_mb < 0 or val_samples < 1 or hold_out < 0 or stills < 0:
             raise ValueError(
-                f"got memory_mb={memory_mb}, val_samples={val_samples}, hold_out={hold_out}; wanted at least 0, 1 and 0. "
-                "Set data.memory_mb, data.val_samples, data.hold_out."
+                f"got memory_mb={memory_mb}, val_samples={val_samples}, hold_out={hold_out}, stills={stills}; wanted at least 0, 1, 0 and 0. "
+                "Set data.memory_mb, data.val_samples, data.hold_out, data.stills."
             )
         if not fps > 0 or not file_budget_s > 0:
             raise ValueError(f"got fps={fps}, file_budget_s={file_budget_s}; both must be above 0. Set data.fps, data.file_budget_s.")
@@ -109,7 +113,7 @@ class Videos:
         self.micro, self.workers = MicroBatches(micro_batch, micro_tokens, grid), workers
         self.passes = Sequences(micro_batch, micro_tokens, grid) if packing == "sequence" else self.micro
         self.reader, self.crop, self.memory_bytes = reader, crop, memory_mb * 2**20
-        self.latents, self.latent_dtype = latents, latent_dtype
+        self.latents, self.latent_dtype, self.stills = latents, latent_dtype, stills
         self.val_samples, self.bad_limit = val_samples, bad_limit
         self.probes, self.file_budget_s = probes, file_budget_s
         self._loaders: list[Loader] = []
@@ -162,12 +166,12 @@ class Videos:
 
     def loader(self, seed: int, encoder: Encoder | None, rank: int = 0, ranks: int = 1) -> Loader:
         """Training batches: latents if an encoder and a folder for them are given (the cache is built first), else videos."""
-        clips = self.clips(self.training_index())
+        clips, stills = self.clips(self.training_index()), self._stills(encoder)
         if encoder is not None and self.latents is not None:
-            source = LatentDataset(self.cache(clips, encoder, rank, ranks), clips, self.bad_limit, self.memory_bytes)
+            source = LatentDataset(self.cache(clips, encoder, rank, ranks), clips, self.bad_limit, self.memory_bytes, stills)
             workers = 0 if source.in_memory else self.workers  # a copy within memory is cheaper than a message
         else:
-            source = VideoDataset(clips, self.reader, seed, self.crop, self.bad_limit, self.memory_bytes)
+            source = VideoDataset(clips, self.reader, seed, self.crop, self.bad_limit, self.memory_bytes, stills)
             workers = self.workers
         return self._noted(Loader(source, self.plan(source, seed), self.passes, workers, self.file_budget_s, rank, ranks))
 
@@ -178,7 +182,7 @@ class Videos:
         """
         index = self.validation_index()
         clips = self.clips(index.take([row for row in range(len(index)) if index.rows[row].weight > 0][: self.val_samples]))
-        source = VideoDataset(clips, self.reader, None, None, bad_limit=1.0)
+        source = VideoDataset(clips, self.reader, None, None, bad_limit=1.0, stills=self._stills(encoder))
         usable = [row for row, bucket in enumerate(clips.buckets) if bucket is not None]
         loader = self._noted(Loader(source, OnePass(usable), self.micro, self.workers, self.file_budget_s))
         (passes,) = loader.steps(0, 1)
@@ -188,7 +192,7 @@ class Videos:
             return batches
         self._check_grid(clips, encoder)
         with torch.no_grad():
-            return [replace(batch, video=None, latents=encoder.encode(batch.content).to("cpu", torch.float32)) for batch in batches]
+            return [_encoded(batch, encoder) for batch in batches]
 
     def cache(self, clips: Clips, encoder: Encoder, rank: int = 0, ranks: int = 1) -> Store:
         """The clips' latents on disk, complete; what is missing is encoded, by each rank its part."""
@@ -196,9 +200,12 @@ class Videos:
         if self.crop is not None:
             raise ValueError("latents of whole clips are cached, which cannot be cropped. Leave data/crop out, or set data.latents=null.")
         self._check_grid(clips, encoder)
-        dataset = VideoDataset(clips, self.reader, None, None, self.bad_limit)
+        dataset = VideoDataset(clips, self.reader, None, None, self.bad_limit, stills=self._stills(encoder))
         settings = (self.workers, self.file_budget_s, self.latent_dtype, rank, ranks)
         return cache_latents(dataset, encoder.encode, self.latents, encoder.key, *settings)
+
+    def _stills(self, encoder: Encoder | None) -> StillFrames:
+        return NO_STILLS if encoder is None else StillFrames(encoder.stride[0], self.stills)
 
     def _noted(self, loader: Loader) -> Loader:
         self._loaders.append(loader)
@@ -211,6 +218,14 @@ class Videos:
             except ValueError as error:
                 hint = f"The VAE's stride {encoder.stride} must divide data.grid={list(self.grid)}, which native shapes lie on."
                 raise ValueError(f"{error} It stands in data.shape. {hint}") from None
+
+
+def _encoded(batch: Batch, encoder: Encoder) -> Batch:
+    """The same clips as latents, as a cache would give them but for the last bits."""
+    video, frames = batch.content, batch.still_frames
+    latents = encoder.encode(video).to("cpu", torch.float32)
+    stills = None if frames is None else encode_stills(encoder.encode, video, frames).to("cpu", torch.float32)
+    return replace(batch, video=None, latents=latents, stills=stills)
 
 
 def _split(index: Index, count: int) -> tuple[Index, Index]:

@@ -172,15 +172,17 @@ def _parts(findings: Findings) -> list[Line]:
 
 def _captions(findings: Findings) -> list[Line]:
     texts, facts = findings.texts, findings.facts
+    rows = [findings.clips.index.rows[row] for row in facts.rows.tolist()]
+    counts = {"boxes": sum(len(row.boxes) > 0 for row in rows), "shots": sum(len(row.shots) > 0 for row in rows)}
+    more = [(what, f"{count(number, 'clip')} with") for what, number in counts.items() if number]
     if texts.none == len(facts):
-        return [("captions", "no clip has one: training is unconditional")]
+        return [("captions", "no clip has one as a whole" if counts["shots"] else "no clip has one: training is unconditional"), *more]
     words = f"{count(len(facts) - texts.none, 'clip')} with, {texts.none} without"
     words += f"; {_spread(texts.words, 'words')}; up to {texts.sizes.max()} bytes"
     lines = [("captions", words)]
     if set(texts.kinds) != {"caption"} or len(texts.words) > len(facts):
         lines.append(("caption kinds", f"{tops(texts.kinds)}; {count(len(texts.words), 'text')} in all"))
-    boxes = sum(len(findings.clips.index.rows[row].boxes) > 0 for row in facts.rows.tolist())
-    return [*lines, ("boxes", f"{count(boxes, 'clip')} with")] if boxes else lines
+    return [*lines, *more]
 
 
 def _aside(findings: Findings) -> list[Line]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from hashlib import blake2b
 
 import numpy as np
 
@@ -30,6 +31,9 @@ class Stream(IntEnum):
     FEATURES = 18  # the weights of the fixed network that video features come from
     PLAYBACK = 19  # how a stretch of video is played to a network that is to tell
     PATCHES = 20  # which of its patches that network sees
+    STILLS = 21  # which frames of a clip are encoded alone
+    EXPANSION = 22  # what a prompt leaves open, and the words of its expansion
+    WATERMARK = 23  # where the lattice of an invisible mark lies
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
@@ -54,6 +58,11 @@ def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=start))
 
 
+def text_counter(text: str) -> int:
+    """A counter for what hangs on a text: another text has another one, in every process and for ever."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
 @dataclass(frozen=True, slots=True)
 class Rng:
     """A run's random numbers, addressed by sample number (and latent frame).
@@ -72,10 +81,10 @@ class Rng:
         """Unit normal float32 numbers, shape (len(samples), frames, *shape), each latent frame from its own counter.
 
         Frame k of a draw that starts at `first_frame` is frame `first_frame + k` of the sample: a longer video begins with the
-        noise of a shorter one.
+        noise of a shorter one. Frames before a video's first one have numbers below 0.
         """
         draws = [
-            generator(self.seed, stream, sample, first_frame + frame).standard_normal(tuple(shape), dtype=np.float32)
+            generator(self.seed, stream, sample, (first_frame + frame) % 2**64).standard_normal(tuple(shape), dtype=np.float32)
             for sample in samples
             for frame in range(frames)
         ]

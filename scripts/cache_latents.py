@@ -21,7 +21,7 @@ from data.cache.store import Store
 from data.files.faults import Fault
 from models.text_frozen import HuggingFaceText
 from runtime.config import Config, ConfigError, build, check, entry
-from runtime.device import pick_precision
+from runtime.device import keep_freed_memory, pick_precision
 from training.frozen import frozen_vae, with_known_texts
 from training.trainer import Trainer
 from training.vae_bundle import vae_config
@@ -40,6 +40,7 @@ def with_vae(look: Callable[[str], Any]) -> Config:
 
 @entry("cache_latents", with_vae)
 def main(config: Config) -> None:
+    keep_freed_memory()
     check({key: config[key] for key in ("data", "objective", "trainer")})
     rank, ranks = place(config)
     trainer, videos, text = build(config["trainer"]), build(config["data"]), build(config["objective"]["text"])

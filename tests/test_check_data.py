@@ -104,6 +104,17 @@ def test_files_of_other_kinds_and_rows_that_come_twice_are_no_loss(check_data, f
     assert "duplicates" in out
 
 
+def test_clips_with_shots_are_counted(check_data, folder, tmp_path):
+    shot = {"start_s": 0, "end_s": 1, "caption": "begins"}
+    rows = [{"path": "0.mp4", "shots": [shot, {**shot, "start_s": 1, "end_s": 2}]}, {"path": "1.mp4", "shots": [shot]}, {"path": "2.mp4"}]
+    (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    code, out, _ = check_data(f"data.train={folder}", f"out={tmp_path / 'check'}")
+    assert code == 0
+    assert "no clip has one as a whole" in out
+    assert "2 clips with" in next(line for line in out.splitlines() if line.split()[:1] == ["shots"])
+    assert [json.loads(line)["shots"] for line in (tmp_path / "check" / "clips.jsonl").read_text(encoding="utf-8").splitlines()] == [2, 1, 0]
+
+
 def test_a_deep_look_finds_what_headers_hide(check_data, folder):
     content = bytearray((folder / "1.mp4").read_bytes())
     content[-4000:-2000] = b"\x5a" * 2000

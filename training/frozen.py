@@ -47,8 +47,8 @@ def frozen_vae(vae_run: str | None, config: Config, folder: Path, device: str, p
 
 
 def captions(indexes: Iterable[Index]) -> Iterable[str]:
-    """Every text of every clip."""
-    return (text for index in indexes for row in index.rows for texts in row.captions.values() for text in texts)
+    """Every text of every clip and of its shots."""
+    return (text for index in indexes for row in index.rows for text in row.texts)
 
 
 def with_known_texts(text: Any, indexes: Iterable[Index], device: str, memory_bytes: int, rank: int = 0, ranks: int = 1) -> Store | None:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,7 @@ def _with_division(identity: Identity, shards: Sequence[Sequence[Part]]) -> Iden
     assert len(set(keys)) == len(keys), "a key stands in one part only"
     digest = hashlib.sha256(json.dumps([[list(part) for part in shard] for shard in shards]).encode()).hexdigest()
     facts = {**identity.facts, "shards": f"{len(shards)} shards of {len(keys)} keys, {digest:.32}"}
-    return Identity(identity.what, identity.setting, facts, {"shards": "another division ({0}; now {1})", **identity.reasons})
+    return replace(identity, facts=facts, reasons={"shards": "another division ({0}; now {1})", **identity.reasons})
 
 
 def _claim(folder: Path, identity: Identity, shards: int, locks: _Locks) -> None:

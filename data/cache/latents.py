@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.batch import Batch
+from data.batch import Batch, Shot
 from data.cache.build import Part, build
 from data.cache.stopwatch import Stopwatch
 from data.cache.store import Identity, Store
 from data.catalogue import TRANSIENT
-from data.clips import Clips
+from data.clips import MIDDLE, Clips
 from data.dataset import Fetched, Group, VideoDataset, check_faults
 from data.files.faults import Fault
 from data.plan import Draw, MicroBatches
+from data.stills import NO_STILLS, StillFrames, encode_stills
 from data.transforms import to_float
 from data.workers import UNWATCHED, Pool, Watch
 
@@ -38,10 +39,11 @@ _REASONS = {
     "dtype": "another dtype ({0}, now {1})",
     "reader": "frames of another reader ({0}, now {1}; data/reader)",
     "files": "other files, or files that were touched since",
+    "stills": "other pictures encoded alone ({0}; now {1}; data.stills)",
 }
 
 
-def identity(clips: Clips, vae: str, dtype: str, pixels: str) -> Identity:
+def identity(clips: Clips, vae: str, dtype: str, pixels: str, stills: StillFrames = NO_STILLS) -> Identity:
     """Everything that the latents of these clips depend on.
 
     Not the files' content but their sizes and times of change: to read terabytes in order to find out that nothing changed would cost as
@@ -50,7 +52,9 @@ def identity(clips: Clips, vae: str, dtype: str, pixels: str) -> Identity:
     shapes = sorted({bucket for bucket in clips.buckets if bucket is not None})
     named = f"{shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} shapes {_hash(map(str, clips.buckets)):.12}"
     facts = {"vae": vae, "clips": f"{named} at {clips.fps:g} fps, from the middle of the file, scaled and centre-cropped"}
-    return Identity("latent", "data.latents", {**facts, "dtype": dtype, "reader": pixels, "files": _hash(_files(clips))}, _REASONS)
+    facts |= {"dtype": dtype, "reader": pixels, "files": _hash(_files(clips))}
+    facts |= {"stills": str(stills)} if stills.drawn else {}  # so that a cache from before there were any is still valid
+    return Identity("latent", "data.latents", facts, _REASONS, absent={"stills": "none"})
 
 
 def cache_latents(
@@ -66,6 +70,8 @@ def cache_latents(
 ) -> Store:
     """Encode what is missing of a cache and return it; a complete one is only looked at. See data.cache.build.build.
 
+    A row's tensor is c (f + m) h w: the clip's latents and behind them its stills, if the dataset names any.
+
     Args:
         dataset: with seed None, so that a row is one clip.
         encode: float32 b c t h w in [-1, 1], on the CPU -> b c f h w, anywhere.
@@ -80,7 +86,7 @@ def cache_latents(
     pool = Pool(_RowReader(dataset), workers, file_budget_s)
     try:
         make = _Maker(dataset, encode, pool, DTYPES[dtype], [part for shard in shards for part in shard])
-        store = build(folder, identity(dataset.clips, vae, dtype, dataset.reader.pixels), shards, make, rank, ranks)
+        store = build(folder, identity(dataset.clips, vae, dtype, dataset.reader.pixels, dataset.stills), shards, make, rank, ranks)
     finally:
         pool.close()
     if make.watch.spent_s:
@@ -135,7 +141,11 @@ class _Maker:
         if clips is None:
             return []
         with torch.inference_mode():
-            latents = self.encode(to_float(torch.from_numpy(clips))).to("cpu", self.dtype)  # b c f h w
+            video = to_float(torch.from_numpy(clips))
+            latents = self.encode(video).to("cpu", self.dtype)  # b c f h w
+            frames = self.dataset.stills.table(rows, clips.shape[1])
+            if frames is not None:
+                latents = torch.cat([latents, encode_stills(self.encode, video, frames).to("cpu", self.dtype)], dim=2)  # b c (f m) h w
         if not torch.isfinite(latents).all():
             names = f"{self.dataset.index.name(rows[0])} to {self.dataset.index.name(rows[-1])}"
             raise RuntimeError(f"the VAE's latents of {names} are not finite: its weights are broken. Train it again.")
@@ -164,12 +174,13 @@ class LatentDataset:
     Args:
         store: of these clips, as `cache_latents` returns it.
         memory_bytes: the cache is held in memory if it fits, its hashes checked; else it is mapped and only its sizes are checked.
+        stills: those that the cache was made with.
     Raises: ValueError if a shard is not the one that was written. RuntimeError if too many clips have no latent.
     """
 
-    def __init__(self, store: Store, clips: Clips, bad_limit: float = 0.01, memory_bytes: int = 0) -> None:
+    def __init__(self, store: Store, clips: Clips, bad_limit: float = 0.01, memory_bytes: int = 0, stills: StillFrames = NO_STILLS) -> None:
         faults = {fault.row: fault for fault in (*clips.faults, *(Fault(**note) for note in store.notes))}
-        self.index, self.fps, self.bad_limit = clips.index, clips.fps, bad_limit
+        self.clips, self.index, self.bad_limit, self.stills = clips, clips.index, bad_limit, stills
         self.known_faults = tuple(faults.values())
         self.buckets = tuple(None if row in faults else bucket for row, bucket in enumerate(clips.buckets))
         check_faults(self.known_faults, len(self.index), bad_limit, certain=len(faults) == len(self.index))
@@ -178,7 +189,7 @@ class LatentDataset:
         self._latents = {int(key): latent for key, latent in store.load().items()} if self.in_memory else None
 
     def run(self, item: Sequence[Draw], watch: Watch = UNWATCHED) -> Fetched:
-        """The latents of one micro-batch, content b c f h w as stored."""
+        """The latents of one micro-batch and their stills, content b c (f + m) h w as stored."""
         rows = tuple(draw.row for draw in item)
         latents = [self._store.get(str(row)) for row in rows] if self._latents is None else [self._latents[row] for row in rows]
         return Fetched((Group(tuple(draw.sample for draw in item), rows, torch.stack(latents)),))
@@ -187,13 +198,25 @@ class LatentDataset:
         """No file of a user's is opened here, so none is watched."""
 
     def batch(self, group: Group) -> Batch:
+        bucket = self.buckets[group.rows[0]]
+        assert bucket is not None, "a row without a latent is never drawn"
+        latents, stills, frames = group.content.float(), None, self.stills.table(group.rows, bucket.frames)
+        if frames is not None:
+            latents, stills = (part.contiguous() for part in latents.split((latents.shape[2] - frames.shape[1], frames.shape[1]), dim=2))
+        shots = tuple(self._shots(row) for row in group.rows)
         return Batch(
             samples=group.samples,
             rows=group.rows,
             captions=tuple(self.index.rows[row].captions for row in group.rows),
-            fps=torch.full((len(group.rows),), self.fps, dtype=torch.float32),
-            latents=group.content.float(),
+            fps=torch.full((len(group.rows),), self.clips.fps, dtype=torch.float32),
+            latents=latents,
+            stills=stills,
+            still_frames=frames,
+            shots=shots if any(shots) else (),
         )
+
+    def _shots(self, row: int) -> tuple[Shot, ...]:
+        return self.clips.shots(row, self.clips.pick(row, MIDDLE)) if self.index.rows[row].shots else ()
 
 
 def _note(fault: Fault) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Identity:
         what: one of the things that are kept, as messages name it ("latent").
         setting: where the user names another folder ("data.latents").
         facts: text by name.
+        absent: what a fact is taken to be where a side does not name it, by name; else "unknown".
         reasons: how a refusal puts a fact that differs, {0} then, {1} now: {"vae": "another VAE (weights {0:.12}, now {1:.12})"}.
     """
 
@@ -30,6 +31,7 @@ class Identity:
     setting: str
     facts: Mapping[str, str]
     reasons: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def holds(self, folder: Path) -> bool:
         """Whether the folder's manifest is this identity's; False if there is none.
@@ -41,7 +43,7 @@ class Identity:
             return False
         differ = []
         for name in dict.fromkeys([*self.facts, *manifest["facts"]]):
-            then, now = manifest["facts"].get(name, "unknown"), self.facts.get(name, "unknown")
+            then, now = (facts.get(name, self.absent.get(name, "unknown")) for facts in (manifest["facts"], self.facts))
             if then != now:
                 differ.append(self.reasons.get(name, f"another {name} ({{0}}, now {{1}})").format(then, now))
         if differ:

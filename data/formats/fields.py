@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 from data.files.media import Media
 from data.formats import captions
 from data.formats.paths import Paths
-from data.formats.rows import Box, Row
+from data.formats.rows import Box, Row, TimedCaptions
 
 Columns = Mapping[str, str]  # role -> the column that plays it
 # The names that public sets use for each role. The first ones are ours: written exactly so they go before all others.
@@ -26,6 +27,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "weight": ("weight", "sample_weight"),
     "fps": ("fps",),
     "boxes": ("boxes",),
+    "shots": ("shots",),
 }
 OWN = {role: names[:2] if role == "caption" else names[:1] for role, names in ROLES.items()}
 PLAIN = {role: frozenset(names) for role, names in ROLES.items()}
@@ -84,14 +86,14 @@ class Fields:
         return chosen
 
     def of_cells(self, values: dict[str, Any], names: Mapping[str, str], where: str) -> Row:
-        """A row of a table, whose cells may hold as JSON what a cell cannot: boxes, and captions in a column of that very name."""
-        for role in ("caption", "boxes"):
+        """A row of a table, whose cells may hold as JSON what a cell cannot: boxes, shots, and captions in a column of that very name."""
+        for role in ("caption", "boxes", "shots"):
             cell = values.get(role)
-            if isinstance(cell, str) and (role == "boxes" or (names[role] == "captions" and cell[:1] in "[{")):
+            if isinstance(cell, str) and (role != "caption" or (names[role] == "captions" and cell[:1] in "[{")):
                 try:
                     values[role] = json.loads(cell) if cell else None
                 except (ValueError, RecursionError) as error:
-                    hint = "" if role == "boxes" else " A column of plain texts is called 'caption'."
+                    hint = "" if role != "caption" else " A column of plain texts is called 'caption'."
                     raise ValueError(f"{where}: the column {names[role]!r} must hold JSON, got {cell!r:.80} ({error}).{hint}") from error
         return self.row(values, names, where)
 
@@ -117,8 +119,8 @@ class Fields:
         fps = _number(values, names, "fps", where)
         if fps == 0:
             raise ValueError(f"{where}: {names['fps']!r} must be a number above 0, got 0")
-        boxes = values.get("boxes")
-        return Row(media, found, start_s, end_s, 1.0 if weight is None else weight, fps, () if boxes is None else _boxes(boxes, where))
+        boxes, shots = _boxes(values.get("boxes"), where), _shots(values.get("shots"), where)
+        return Row(media, found, start_s, end_s, 1.0 if weight is None else weight, fps, boxes, shots)
 
 
 def _candidates(role: str, names: Sequence[str]) -> list[str]:
@@ -173,7 +175,40 @@ def _number(values: Mapping[str, Any], names: Mapping[str, str], role: str, wher
     return number + 0.0  # -0.0 is 0.0
 
 
+def _shots(given: Any, where: str) -> tuple[TimedCaptions, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        raise ValueError(f"{where}: 'shots' must be a list, got {given!r:.80}")
+    shots = tuple(_shot(item, f"{where}, shot {number}") for number, item in enumerate(given, 1))
+    for number, (one, other) in enumerate(pairwise(shots), 2):
+        if other.start_s < one.end_s:
+            raise ValueError(
+                f"{where}, shot {number}: starts at {other.start_s:g} s, before the end of the one before it, {one.end_s:g} s. "
+                "Shots must come in order and not overlap."
+            )
+    return shots
+
+
+def _shot(item: Any, where: str) -> TimedCaptions:
+    wanted = "{'start_s': 0, 'end_s': 1.5, 'caption': 'a text, several, or texts by kind'}"
+    if not isinstance(item, dict):
+        raise ValueError(f"{where}: got {item!r:.80}, wanted {wanted}")
+    start_s, end_s = (_time(item, {role: role}, role, where) for role in ("start_s", "end_s"))
+    said = [item[name] for name in OWN["caption"] if item.get(name) is not None]
+    if start_s is None or end_s is None or len(said) != 1:
+        raise ValueError(f"{where}: got {item!r:.80}, wanted {wanted}")
+    if end_s <= start_s:
+        raise ValueError(f"{where}: the end, {end_s:g} s, must come after the start, {start_s:g} s")
+    found = captions.captions(said[0], where)
+    if not found:
+        raise ValueError(f"{where}: has no caption, got {said[0]!r:.80}. Leave out a shot of which nothing is said.")
+    return TimedCaptions(start_s, end_s, found)
+
+
 def _boxes(given: Any, where: str) -> tuple[Box, ...]:
+    if given is None:
+        return ()
     if not isinstance(given, list):
         raise ValueError(f"{where}: 'boxes' must be a list, got {given!r:.80}")
     return tuple(_box(item, f"{where}, box {number}") for number, item in enumerate(given, 1))

@@ -28,6 +28,20 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedCaptions:
+    """What is said of a stretch of a file.
+
+    Args:
+        start_s, end_s: seconds from the file's first frame, half open.
+        captions: texts by kind, at least one.
+    """
+
+    start_s: float
+    end_s: float
+    captions: Captions
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One clip of a set: a file or a stretch of it, and what is said of it.
 
@@ -37,6 +51,7 @@ class Row:
         weight: how often it is shown in an epoch: floor or ceiling of it; 0 is never.
         fps: of a folder of pictures, which has no time stamps. A video's own time stamps decide.
         boxes: for conditioning on boxes; may be empty.
+        shots: in order and without overlap, with gaps or none; they may reach beyond the stretch. Empty if nothing is timed.
     """
 
     media: Media
@@ -46,11 +61,19 @@ class Row:
     weight: float = 1.0
     fps: float | None = None
     boxes: tuple[Box, ...] = ()
+    shots: tuple[TimedCaptions, ...] = ()
 
     @property
     def path(self) -> str:
         """The file that holds it: for a member of a tar file, the tar file."""
         return self.media.path
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """Everything that is said of it and of its shots, whatever the kind."""
+        for said in (self.captions, *(shot.captions for shot in self.shots)):
+            for texts in said.values():
+                yield from texts
 
 
 @dataclass(frozen=True, slots=True)

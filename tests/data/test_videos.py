@@ -78,6 +78,23 @@ def test_an_encoder_and_a_folder_give_latents(clips, tmp_path, shape):
     assert made.loader(0, None).steps(0, 1).__next__()[0].latents is None  # a VAE trains on pixels whatever the folder
 
 
+@pytest.mark.parametrize(("memory_mb", "workers"), [(16, 0), (0, 2)])
+def test_stills_come_with_training_and_validation_latents_whoever_reads_them(clips, tmp_path, memory_mb, workers):
+    made = videos(clips, latents=str(tmp_path / "latents"), stills=2, memory_mb=memory_mb, workers=workers)
+    (pixels,) = videos(clips, stills=2, val_samples=7, micro_batch=7).validation(encoder())  # to be encoded by whoever wants them
+    assert pixels.stills is None
+    loader = made.loader(0, encoder())
+    batches = [batch for step in loader.steps(0, 2) for batch in step]
+    for batch in [*batches, *made.validation(encoder())]:
+        assert batch.stills.shape == (len(batch), 3, 3, 4, 4)
+        for row, frames, stills in zip(batch.rows, batch.still_frames, batch.stills, strict=True):
+            assert torch.equal(frames, pixels.still_frames[row])
+            alone = [encoder().encode(pixels.video[row : row + 1, :, frame : frame + 1])[0] for frame in frames.tolist()]
+            assert torch.allclose(stills, torch.cat(alone, dim=1), atol=1e-6)
+    loader.close()
+    assert videos(clips, stills=2).loader(0, None).steps(0, 1).__next__()[0].still_frames is None  # a VAE has no use for them
+
+
 def test_clips_that_are_held_out_are_never_trained_on_and_stay_so_when_files_are_added(clips, tmp_path):
     for file in clips.glob("*.mp4"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -132,7 +149,10 @@ def test_what_cannot_be_cached_names_the_key(clips, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"val_samples": 0}, "val_samples"), ({"fps": 0}, "fps"), ({"file_budget_s": 0}, "file_budget_s"), ({"hold_out": 2}, "hold_out")],
+    [
+        *[({"val_samples": 0}, "val_samples"), ({"fps": 0}, "fps"), ({"file_budget_s": 0}, "file_budget_s"), ({"hold_out": 2}, "hold_out")],
+        ({"stills": -1}, "stills"),
+    ],
 )
 def test_wrong_settings_name_their_key(clips, changes, key):
     with pytest.raises(ValueError, match=rf"[Ss]et .*data\.{key}"):
