@@ -79,8 +79,10 @@ def _told(protocol: Mapping[str, Any], key: str) -> str:
 
 
 def _place(protocol: Mapping[str, Any], key: str) -> Any:
-    """A folder however it is written."""
+    """A folder however it is written, and a part with or without what it says to be null."""
     value = protocol.get(key)
+    if key in GROUPS and isinstance(value, str):
+        return re.sub(r", [a-z_]+ None\b", "", value)
     return normpath(value) if key in ("world", "videos") and isinstance(value, str) else value
 
 
@@ -106,11 +108,12 @@ def _command(run: Path, protocol: Mapping[str, Any]) -> str:
         if name not in protocol:
             continue
         target, *settings = re.split(r", (?=[a-z_]+ )", str(protocol[name]))
-        options = {
-            yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"].rpartition(".")[2]: path.stem for path in (CONFIGS / group).glob("*.yaml")
-        }
-        words.append(f"{group if group == name else f'{group}@{name}'}={options.get(target, target)}")
-        words += [f"{name}.{key}={'null' if value == 'None' else value}" for key, _, value in (setting.partition(" ") for setting in settings)]
+        nodes = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONFIGS / group).glob("*.yaml")}
+        option = next((stem for stem, node in nodes.items() if node["_target_"].rpartition(".")[2] == target), target)
+        words.append(f"{group if group == name else f'{group}@{name}'}={option}")
+        said = {key: "null" if value == "None" else value for key, _, value in (setting.partition(" ") for setting in settings)}
+        unsaid = {key: "null" for key, value in nodes.get(option, {}).items() if key != "_target_" and key not in said and value is not None}
+        words += [f"{name}.{key}={value}" for key, value in (said | unsaid).items()]
     kinds = (name.partition(":") for name in protocol.get("features", {}))  # the folders are not written down, only their own names
     named = ",".join(f"{kind}:FOLDER/{own}" for kind, _, own in kinds)
     words += [f"features=[{named}]"] if named else []

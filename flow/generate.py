@@ -1,26 +1,55 @@
-"""The Generator: prompts and known frames to latents to video; every task is a choice of which frames are known at which times."""
+"""The Generator: canvases and prompts to latents to video; every task is a choice of what is given and from when to when a frame is walked."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from flow.guidance import Guidance, Point, Velocity
-from flow.noise import unit_noise
-from flow.path import interpolate
+from flow.canvas import Canvas
+from flow.guidance import Guidance
+from flow.limits import Point, Velocity
+from flow.noise import Noise, Own
+from flow.path import interpolate, per_frame, velocity
+from flow.solver_noise import solver_noise
 from flow.solvers import Solver, integrate
 from flow.timesteps import grid as time_grid
-from models.geometry import Grid
-from runtime.seeding import Rng, Stream
+from models.geometry import Grid, moments
+from runtime.seeding import Rng
+
+OWN = Own()
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Several prompts of one clip, each for a part of its time.
+
+    Args:
+        texts: k of them.
+        weights: (k, f), how much of each latent frame's velocity is that under each text; the columns sum to 1.
+    """
+
+    texts: tuple[str, ...]
+    weights: Tensor
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2 or len(self.weights) != len(self.texts) or not self.texts:
+            raise ValueError(f"{len(self.texts)} prompts want weights (prompts, latent frames), got {tuple(self.weights.shape)}.")
+        if not torch.allclose(self.weights.sum(dim=0), torch.ones(self.weights.shape[1]), atol=1e-5):
+            raise ValueError("the weights of a clip's prompts must sum to 1 in each latent frame.")
+
+
+Prompt = str | Timed
 
 
 class Generator:
-    """Samples video. A sample depends on its prompt, seed, number and known frames; how calls are cut into batches does not matter.
+    """Samples video. A sample depends on its prompt, seed, number and canvas; how calls are cut into batches does not matter.
 
     Args:
-        velocity: the network, (noisy, t, text, fps) -> velocity.
+        velocity: the network, (noisy, t, text, moments) -> velocity.
         encode_text: prompts -> whatever `velocity` takes as text; called once per batch, not per step.
         decode: latent frames, b c 1 h w one after another -> their pixel frames, b 3 t h w in [-1, 1], each as soon as it is made.
         latent_channels: of the latents.
@@ -28,8 +57,11 @@ class Generator:
         guidance: how to weigh the prompt.
         steps: solver steps.
         shift: of flow time; must be the one the network was trained with.
+        stride_t: pixel frames per latent frame.
+        warm_up: latent frames that decoding one looks back on.
         batch_size: samples made at once; bounds memory.
         device: where the network is.
+        noise: what samples begin with.
     """
 
     def __init__(
@@ -42,19 +74,32 @@ class Generator:
         guidance: Guidance,
         steps: int,
         shift: float,
+        stride_t: int = 4,
+        warm_up: int = 2,
         batch_size: int = 8,
         device: torch.device | str = "cpu",
+        noise: Noise = OWN,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} makes no samples, it must be >= 1. Set batch_size.")
         self.grid = time_grid(steps, shift)
         self._velocity, self._encode_text, self._decode = velocity, encode_text, decode
         self.latent_channels, self.solver, self.guidance = latent_channels, solver, guidance
-        self.steps, self.shift, self.batch_size, self.device = steps, shift, batch_size, torch.device(device)
+        self.steps, self.shift, self.stride_t, self.warm_up = steps, shift, stride_t, warm_up
+        self.batch_size, self.device, self.noise = batch_size, torch.device(device), noise
+
+    def blank(self, b: int, grid: Grid, fps: float | Sequence[float] | Tensor) -> Canvas:
+        """b clips of which nothing is given.
+
+        Args:
+            grid: latent frames, height, width.
+            fps: frames per second, one for all or one per clip.
+        """
+        return Canvas.blank(self.latent_channels, grid, moments(grid[0], _rates(fps, b), self.stride_t))
 
     def latents(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         grid: Grid,
         fps: float | Sequence[float] | Tensor,
         seed: int,
@@ -63,65 +108,121 @@ class Generator:
         known_mask: Tensor | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Tensor:
-        """Clean latents of one clip per prompt.
+        """Clean latents of one clip per prompt, on blank canvases or on some whose first frames, say, are known; otherwise as `paint`.
+
+        Args:
+            known_latents: b c f h w, read where known_mask is True; those frames come back bit for bit.
+            known_mask: (b, f) bool.
+        """
+        if (known_latents is None) != (known_mask is None):
+            raise ValueError("known_latents and known_mask go together: one was given without the other.")
+        canvas = self.blank(len(prompts), grid, fps)
+        if known_latents is not None and known_mask is not None:
+            canvas = canvas.keep(known_latents.cpu(), known_mask.cpu())
+        return self.paint(canvas, prompts, seed, samples, progress=progress)
+
+    def paint(
+        self,
+        canvas: Canvas,
+        prompts: Sequence[Prompt],
+        seed: int,
+        samples: Sequence[int],
+        first_frame: int = 0,
+        negatives: Sequence[str] = (),
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Tensor:
+        """Clean latents of the clips of a canvas.
 
         Args:
             prompts: one per clip; "" is unconditional.
-            grid: latent frames, height, width.
-            fps: frames per second, one for all or one per clip.
             seed, samples: the noise of clip i is a function of (seed, samples[i]).
-            known_latents: b c f h w, read where known_mask is True; those frames come back bit for bit.
-            known_mask: (b, f) bool.
+            first_frame: the number of the first latent frame, which its noise hangs on, where the clip is a piece of a longer video.
+            negatives: what each clip is to be led away from; empty: the empty prompt.
             progress: told (steps done, steps in all) after every solver step.
-        Returns: b c f h w, float32, on the generator's device.
-        Raises: ValueError if the arguments disagree about the number of clips or their shape.
+        Returns: b c f h w, float32, on the generator's device; pictures left out, given frames and positions bit for bit.
+        Raises: ValueError if the arguments disagree about the number of clips.
         """
-        b, f = len(prompts), grid[0]
-        if len(samples) != b:
-            raise ValueError(f"got {b} prompts and {len(samples)} sample numbers: every clip needs one of each.")
-        shape = (b, self.latent_channels, *grid)
-        known_latents, known_mask = _known(known_latents, known_mask, shape)
-        rate = _rates(fps, b)
+        b = len(prompts)
+        if len(samples) != b or len(canvas) != b or len(negatives) not in (0, b):
+            found = f"got {b} prompts, {len(samples)} sample numbers, {len(negatives)} negatives and a canvas of {len(canvas)}"
+            raise ValueError(f"{found}: every clip needs one of each, negatives may be left out.")
         chunks = [slice(start, min(start + self.batch_size, b)) for start in range(0, b, self.batch_size)]
         meter = _Meter(self.steps * len(chunks), progress)
-        parts = []
-        for chunk in chunks:
-            noise = unit_noise(Rng(seed), list(samples[chunk]), self.latent_channels, grid, stream=Stream.SAMPLING)
-            mask = torch.zeros(len(noise), f, dtype=torch.bool) if known_mask is None else known_mask[chunk]
-            noisy = noise if known_latents is None else torch.where(mask[:, None, :, None, None], known_latents[chunk], noise)
-            parts.append(self.walk(noisy, self.times(mask), list(prompts[chunk]), rate[chunk], noise, meter.tick))
-        return torch.cat(parts) if parts else torch.zeros(shape)
+        parts = [
+            self._painted(canvas.take(chunk), prompts[chunk], seed, list(samples[chunk]), first_frame, list(negatives[chunk]), meter.tick)
+            for chunk in chunks
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.latent_channels, *canvas.grid)
 
-    def times(self, known: Tensor) -> Tensor:
-        """Flow times (steps + 1, b, f), float64: the grid where a frame is to be made, 0 throughout where it is known (b, f)."""
-        return torch.where(known.cpu()[None], 0.0, self.grid[:, None, None])
+    def _painted(
+        self,
+        canvas: Canvas,
+        prompts: Sequence[Prompt],
+        seed: int,
+        samples: Sequence[int],
+        first_frame: int,
+        negatives: Sequence[str],
+        after_step: Callable[[], None],
+    ) -> Tensor:
+        f, h, w = canvas.latents.shape[2:]
+        noise = self.noise.draw(seed, samples, self.latent_channels, (f, h, w), first_frame)
+        begun = interpolate(canvas.latents, noise, canvas.start)
+        noisy = torch.where(per_frame(canvas.start) == 1, noise, begun)
+        renewed = solver_noise(Rng(seed), samples, self.latent_channels, (f, h, w), first_frame)
+        made = self.walk(canvas, noisy, prompts, noise, negatives, after_step, renewed)
+        fixed = per_frame(canvas.given) if canvas.mask is None else per_frame(canvas.given) | canvas.mask[:, None]
+        return torch.where(fixed.to(made.device), canvas.latents.to(made.device), made)[:, :, : canvas.shown]
+
+    def times(self, canvas: Canvas) -> Tensor:
+        """Flow times (steps + 1, b, F), float64, each clip's steps spread from its latest start down to 0."""
+        latest = torch.where(canvas.given, 0.0, canvas.start.double()).amax(dim=1)  # b
+        grids = [self.grid if begin == 1 else time_grid(self.steps, self.shift, begin) for begin in latest.tolist()]
+        return canvas.times(torch.stack(grids, dim=1))
 
     @torch.no_grad()
     def walk(
-        self, noisy: Tensor, times: Tensor, prompts: Sequence[str], fps: Tensor, noise: Tensor, after_step: Callable[[], None] | None = None
+        self,
+        canvas: Canvas,
+        noisy: Tensor,
+        prompts: Sequence[Prompt],
+        noise: Tensor,
+        negatives: Sequence[str] = (),
+        after_step: Callable[[], None] | None = None,
+        renewed: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
-        """Carry one batch along any flow times under its prompts: what every task comes down to.
+        """Carry one batch along the flow times of its canvas under its prompts: what every task comes down to.
 
         Args:
-            noisy: b c f h w at times[0].
-            times: (steps + 1, b, f), on the CPU.
-            prompts: b of them.
-            fps: (b,).
-            noise: b c f h w, under which guidance may hide given frames (those whose time is 0 throughout).
+            noisy: b c F h w at the canvas's start.
+            noise: b c F h w that it began with.
+            negatives: see `paint`.
             after_step: called after every solver step.
-        Returns: b c f h w at times[-1], on the generator's device.
+            renewed: number of a step -> the noise b c F h w that a stochastic solver adds in it.
+        Returns: b c F h w at the canvas's stop, on the generator's device.
         """
-        given = (times == 0).all(dim=0)  # b f
-        some = bool(given.any())
-        text = self._encode_text(self.guidance.prompts(prompts, some))
-        fps, given, noise = fps.to(self.device), given.to(self.device), noise.to(self.device)
+        script = _Script.of(prompts, canvas)
+        texts, k, some = script.texts, len(script.weights), bool(canvas.given.any())
+        text = self.guidance.encode(self._encode_text, texts, some, list(negatives) * k)
+        given, noise, source = (part.to(self.device) for part in (canvas.given, noise, canvas.latents))
+        when = canvas.moments.repeat(k, 1).to(self.device)  # (k b) F
+        weights = script.weights.to(self.device)[:, :, None, :, None, None]  # k b 1 F 1 1
+        fixed = None if canvas.mask is None else canvas.mask[:, None].to(self.device)  # b 1 F h w
+        turn = _Turn(canvas.shown if canvas.cyclic else 0)
 
         def field(latents: Tensor, t: Tensor) -> Tensor:
-            point = Point(latents, t)
-            hidden = _hidden(point, given, noise) if some else None
-            return self.guidance.velocity(self._velocity, point, hidden, text, fps).to(latents.dtype)
+            if fixed is not None:  # a solver that renews noise leaves the straight path
+                latents = torch.where(fixed, interpolate(source, noise, t), latents)
+            turned, by = turn.next(latents)
+            point = Point(turned, t.roll(by, dims=1), ~given.roll(by, dims=1) if some else None)
+            hidden = _hidden(point, given.roll(by, dims=1), source.roll(by, dims=2), noise.roll(by, dims=2)) if some else None
+            point, hidden = _copies(point, k), None if hidden is None else _copies(hidden, k)
+            found = self.guidance.velocity(self._velocity, point, hidden, text, when).to(latents.dtype)
+            if k > 1:
+                found = (found.unflatten(0, (k, -1)) * weights.roll(by, dims=3)).sum(dim=0)
+            found = found.roll(-by, dims=2)
+            return found if fixed is None else torch.where(fixed, velocity(source, noise), found)
 
-        return integrate(field, noisy.to(self.device), times, self.solver, after_step)
+        return integrate(field, noisy.to(self.device), self.times(canvas), self.solver, after_step, renewed)
 
     @torch.no_grad()
     def videos(self, latents: Tensor) -> Tensor:
@@ -129,14 +230,23 @@ class Generator:
         return torch.cat([torch.cat(list(self.frames(part)), dim=1) for part in latents.split(self.batch_size)])
 
     @torch.no_grad()
-    def frames(self, latents: Tensor) -> Iterator[Tensor]:
+    def frames(self, latents: Tensor, cyclic: bool = False) -> Iterator[Tensor]:
         """The same, a latent frame's worth at a time: uint8 b t h w 3 on the CPU, in memory that does not grow with the clip.
 
         Args:
             latents: b c f h w, all decoded side by side; `batch_size` does not cut them.
+            cyclic: whether the last is followed by the first: then each, the first too, is a whole latent frame, stride_t pixel frames long.
         """
-        for video in self._decode(part.to(self.device) for part in latents.split(1, dim=2)):
-            yield to_uint8(video).cpu()
+        before = max(1, self.warm_up) if cyclic else 0
+        turned = [(place - before) % latents.shape[2] for place in range(before + latents.shape[2])]
+        yield from self.decoded((latents[:, :, place : place + 1] for place in turned), before)
+
+    @torch.no_grad()
+    def decoded(self, latents: Iterable[Tensor], skip: int = 0) -> Iterator[Tensor]:
+        """Pixel frames of latent frames b c 1 h w as they come, those of the first `skip` left out."""
+        for number, video in enumerate(self._decode(part.to(self.device) for part in latents)):
+            if number >= skip:
+                yield to_uint8(video).cpu()
 
 
 def to_uint8(video: Tensor) -> Tensor:
@@ -145,10 +255,66 @@ def to_uint8(video: Tensor) -> Tensor:
     return rearrange(levels.to(torch.uint8), "b c t h w -> b t h w c")
 
 
-def _hidden(point: Point, given: Tensor, noise: Tensor) -> Point:
-    """The same moment with the given frames (b f) as noisy as the sample's noisiest frame."""
+def _hidden(point: Point, given: Tensor, latents: Tensor, noise: Tensor) -> Point:
+    """The same moment with the given frames (b F) of latents b c F h w as noisy as the sample's noisiest frame."""
     t = torch.where(given, point.t.amax(dim=1, keepdim=True), point.t)
-    return Point(torch.where(given[:, None, :, None, None], interpolate(point.noisy, noise, t), point.noisy), t)
+    return Point(torch.where(per_frame(given), interpolate(latents, noise, t), point.noisy), t, point.made)
+
+
+def _copies(point: Point, k: int) -> Point:
+    if k == 1:
+        return point
+    return Point(point.noisy.repeat(k, 1, 1, 1, 1), point.t.repeat(k, 1), None if point.made is None else point.made.repeat(k, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """The prompts of b clips: the first text of each, the second of each..., and how much each text counts in each frame, (k, b, F)."""
+
+    texts: list[str]
+    weights: Tensor
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt], canvas: Canvas) -> "_Script":
+        """Raises: ValueError if a clip's weights are not of its latent frames."""
+        k = max(len(prompt.texts) if isinstance(prompt, Timed) else 1 for prompt in prompts)
+        frames = canvas.latents.shape[2]
+        weights = torch.zeros(k, len(prompts), frames)
+        texts = [[""] * len(prompts) for _ in range(k)]
+        for place, prompt in enumerate(prompts):
+            if isinstance(prompt, str):
+                texts[0][place], weights[0, place] = prompt, 1.0
+                continue
+            if prompt.weights.shape[1] != canvas.shown:
+                count = prompt.weights.shape[1]
+                raise ValueError(f"the weights of {len(prompt.texts)} prompts are of {count} latent frames, the clip has {canvas.shown}.")
+            weights[0, place] = 1.0  # pictures behind the clip are not walked
+            weights[: len(prompt.texts), place, : canvas.shown] = prompt.weights
+            for number, text in enumerate(prompt.texts):
+                texts[number][place] = text
+        return cls([text for row in texts for text in row], weights)
+
+
+class _Turn:
+    """Turns a loop before each look at it, each time by another angle, so that it has no first frame.
+
+    Args:
+        frames: on the circle; 0 for what is no loop.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self.frames, self.looks = frames, 0
+
+    def next(self, latents: Tensor) -> tuple[Tensor, int]:
+        """The latents turned, and by how many frames."""
+        by = 0 if not self.frames else self.looks * _stride(self.frames) % self.frames
+        self.looks += 1
+        return (latents.roll(by, dims=2) if by else latents), by
+
+
+def _stride(frames: int) -> int:
+    """A step that visits all angles of a circle and comes back to near ones late: next to the golden section and prime to `frames`."""
+    return min((step for step in range(1, frames + 1) if gcd(step, frames) == 1), key=lambda step: abs(step - 0.618 * frames))
 
 
 class _Meter:
@@ -167,16 +333,3 @@ def _rates(fps: float | Sequence[float] | Tensor, b: int) -> Tensor:
     if rate.shape != (b,) or not bool((rate > 0).all()):
         raise ValueError(f"fps={fps} does not fit {b} clips: give one number > 0, or one per clip. Set fps.")
     return rate
-
-
-def _known(latents: Tensor | None, mask: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
-    if (latents is None) != (mask is None):
-        raise ValueError("known_latents and known_mask go together: one was given without the other.")
-    if latents is None or mask is None:
-        return None, None
-    if tuple(latents.shape) != shape or tuple(mask.shape) != (shape[0], shape[2]) or mask.dtype != torch.bool:
-        raise ValueError(
-            f"known frames want latents {shape} and a bool mask {(shape[0], shape[2])}, "
-            f"got {tuple(latents.shape)} and {mask.dtype} {tuple(mask.shape)}"
-        )
-    return latents.cpu().float(), mask.cpu()

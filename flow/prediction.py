@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flow.path import from_clean
 
-# (noisy b c f h w, t (b, f), text of b prompts, fps (b,)) -> what a prediction makes a velocity of, b c f h w
+# (noisy b c f h w, t (b, f), text of b prompts, moments (b, f) in seconds) -> what a prediction makes a velocity of, b c f h w
 Network = Callable[[Tensor, Tensor, Any, Tensor], Tensor]
 
 
@@ -62,7 +62,7 @@ class Clean:
 def velocity_field(network: Network, prediction: Prediction) -> Network:
     """The network with its output read as a velocity: what guidance and solvers work on."""
 
-    def velocity(noisy: Tensor, t: Tensor, text: Any, fps: Tensor) -> Tensor:
-        return prediction.velocity(network(noisy, t, text, fps), noisy, t)
+    def velocity(noisy: Tensor, t: Tensor, text: Any, moments: Tensor) -> Tensor:
+        return prediction.velocity(network(noisy, t, text, moments), noisy, t)
 
     return velocity

@@ -45,18 +45,26 @@ def shift(t: Tensor, a: float) -> Tensor:
     return a * t / (a * t + (1 - t))
 
 
-def grid(steps: int, shift_by: float) -> Tensor:
-    """The flow times of a sampling call: from exactly 1 to exactly 0, evenly spaced before the shift.
+def grid(steps: int, shift_by: float, start: float = 1.0) -> Tensor:
+    """The flow times of a sampling call: from exactly `start` to exactly 0, evenly spaced before the shift.
 
     Args:
         steps: solver steps, >= 1.
         shift_by: the `a` of `shift`, the one the model was trained with.
+        start: flow time in [0, 1] at which the walk begins; below 1 where it begins from a clip under some noise.
     Returns: (steps + 1,) float64, falling.
-    Raises: ValueError if steps < 1 or the shift is not > 0.
+    Raises: ValueError if steps < 1, the shift is not > 0 or start is out of range.
     """
     if steps < 1:
         raise ValueError(f"steps={steps} walks nowhere: sampling needs at least 1 solver step (12 to 50 are usual). Set steps.")
-    return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift_by)
+    if not 0 <= start <= 1:
+        raise ValueError(f"start={start} is no flow time: it must lie in [0, 1].")
+    if start == 1:
+        return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift_by)
+    begin = shift(torch.tensor(start, dtype=torch.float64), 1 / shift_by)  # the inverse of the shift by a is the shift by 1 / a
+    times = shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64) * begin, shift_by)
+    times[0] = start
+    return times
 
 
 def _numbers(rng: Rng, samples: Sequence[int], width: int) -> Tensor:

@@ -258,9 +258,9 @@ def pieces(vae: VideoVAE, videos: torch.Tensor, device: str) -> Iterator[torch.T
 
 
 def described(node: Config) -> str:
-    """A config node in words: 'ClassifierFree, scale 2.5'."""
+    """A config node in words: 'ClassifierFree, scale 2.5'. What is null goes without saying."""
     name = str(node["_target_"]).rpartition(".")[2]
-    return ", ".join([name, *(f"{key} {value}" for key, value in node.items() if key != "_target_")])
+    return ", ".join([name, *(f"{key} {value}" for key, value in node.items() if key != "_target_" and value is not None)])
 
 
 if __name__ == "__main__":

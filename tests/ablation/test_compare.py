@@ -193,7 +193,8 @@ def test_a_run_measured_in_another_way_has_no_difference_but_the_command_that_me
     assert [program, script] == ["python", "scripts/evaluate.py"]
     config = compose("evaluate", overrides)
     assert config["run"] == runs[1]
-    assert config["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 2.5, "frames": None}
+    said = {key: value for key, value in config["guidance"].items() if value is not None}
+    assert said == {"_target_": "flow.guidance.ClassifierFree", "scale": 2.5}
     assert config["solver"]["_target_"] == "flow.solvers.Heun"
     for key in ("seed", "world", "clips", "prompts", "seen", "animated", "steps"):
         assert config[key] == PROTOCOL[key]
@@ -202,6 +203,17 @@ def test_a_run_measured_in_another_way_has_no_difference_but_the_command_that_me
     assert "Measured in another way, see above: b." in words
     assert "there are no differences" in words
     assert fault["command"] in sentences(comparison)[0]
+
+
+def test_what_is_null_in_a_protocol_goes_without_saying(tmp_path: Path) -> None:
+    """So evaluations from before a key was there compare with those after; a command says it where the config's own value is another."""
+    runs = [made(tmp_path, "a"), made(tmp_path, "b")]
+    edit(runs[0], "evaluation.json", lambda found: found["protocol"].update(guidance="ClassifierFree, scale 2.5"))
+    assert not compared(runs, "command")["runs"]["b"]["faults"]
+    edit(runs[1], "evaluation.json", lambda found: found["protocol"].update(guidance="ClassifierFree, scale 2.5, frames 3.0"))
+    (fault,) = compared(runs, "command")["runs"]["b"]["faults"]
+    config = compose("evaluate", shlex.split(fault["command"])[2:])
+    assert (config["guidance"]["scale"], config["guidance"]["frames"]) == (2.5, None)
 
 
 @pytest.mark.parametrize("key", [*(key for key in PROTOCOL if key not in APART), "of another day"])

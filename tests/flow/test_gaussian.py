@@ -6,6 +6,8 @@ flow carries noise to mu + s * noise. The best guess of the latents is mu + (1 -
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -16,7 +18,8 @@ from flow.loss import velocity_loss
 from flow.noise import unit_noise
 from flow.path import interpolate, per_frame, velocity
 from flow.prediction import Clean, Velocity
-from flow.solvers import RK4, Euler, Heun, Midpoint, integrate
+from flow.solver_noise import solver_noise
+from flow.solvers import RK4, SDE, Euler, Heun, Midpoint, Multistep, integrate
 from flow.timesteps import PerFrame, Uniform, grid
 from runtime.seeding import Rng
 
@@ -47,14 +50,24 @@ def mean_loss(field, samples: range, frames: int) -> float:
     return (total / count).item()
 
 
-def end_error(solver, steps: int, n: int = 20_000) -> float:
+def even(steps: int) -> Tensor:
+    return grid(steps, 1.0)
+
+
+def limping(steps: int) -> Tensor:
+    """Steps by turns short and twice as long: unlike those of a shifted grid, neighbours stay unlike however many there are."""
+    lengths = 1 + torch.arange(steps, dtype=torch.float64) % 2
+    return 1 - torch.cat([torch.zeros(1, dtype=torch.float64), (lengths / lengths.sum()).cumsum(0)]).clamp(max=1)
+
+
+def end_error(solver, steps: int, path: Callable[[int], Tensor] = even, n: int = 20_000) -> float:
     noise = torch.randn(1, 1, 1, 1, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    end = integrate(best_velocity, noise, grid(steps, 1.0)[:, None, None], solver)
+    end = integrate(best_velocity, noise, path(steps)[:, None, None], solver)
     return (end - (MU + S * noise)).square().mean().sqrt().item()
 
 
-def slopes(solver) -> list[float]:
-    errors = [end_error(solver, steps) for steps in (16, 32, 64, 128)]
+def slopes(solver, path: Callable[[int], Tensor] = even) -> list[float]:
+    errors = [end_error(solver, steps, path) for steps in (16, 32, 64, 128)]
     return [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
 
 
@@ -100,8 +113,59 @@ def test_midpoint_is_of_second_order():
     assert all(slope >= 1.9 for slope in slopes(Midpoint())), slopes(Midpoint())
 
 
+@pytest.mark.parametrize("path", [even, limping, *(partial(grid, shift_by=shift) for shift in (3.0, 1 / 3))], ids=["even", "limping", "3", "1/3"])
+def test_multistep_is_of_second_order_on_uneven_grids_too(path):
+    assert all(slope >= 1.85 for slope in slopes(Multistep(), path)), slopes(Multistep(), path)
+
+
+@pytest.mark.parametrize("steps", [4, 8, 16])
+def test_multistep_is_nearer_than_euler_at_the_same_price(steps):
+    assert end_error(Multistep(), steps) < 0.5 * end_error(Euler(), steps)
+
+
+def exact_moments(solver, steps: int) -> tuple[float, float]:
+    """Mean and deviation in which a walk ends, over all noise: the end is affine in the start and in each step's noise, so it is walked once
+    with none of them, and once with one of each alone."""
+    start = torch.zeros(1, 1, 1, 1, 2 + steps, dtype=torch.float64)
+    start[..., 1] = 1
+    alone = torch.eye(2 + steps, dtype=torch.float64)
+    end = integrate(best_velocity, start, grid(steps, 1.0)[:, None, None], solver, noise=lambda step: alone[2 + step].expand_as(start)).flatten()
+    return end[0].item(), (end[1:] - end[0]).norm().item()
+
+
+@pytest.mark.parametrize("churn", [0.25, 1.0, 2.0])
+def test_an_sde_ends_in_the_same_distribution_whatever_its_churn_to_first_order(churn):
+    found = [exact_moments(SDE(churn), steps) for steps in (128, 256, 512, 1024)]
+    assert [mean for mean, _ in found] == pytest.approx([MU] * 4, abs=1e-9)
+    errors = [abs(std - S) for _, std in found]
+    assert errors[-1] < 0.01 * S
+    assert all(0.9 <= math.log2(coarse / fine) <= 1.05 for coarse, fine in pairwise(errors)), errors
+
+
+@pytest.mark.parametrize(("churn", "steps"), [(0.5, 512), (1.0, 512), (2.0, 1024)])
+def test_an_sde_with_noise_from_counters_ends_in_the_distribution_of_the_latents(churn, steps):
+    n, shape = 20_000, (1, 25, 40)
+    times = grid(steps, 1.0)[:, None, None].expand(-1, 20, 1)
+    start = unit_noise(Rng(0), range(20), 1, shape)
+    end = integrate(best_velocity, start, times, SDE(churn), noise=solver_noise(Rng(0), range(20), 1, shape))
+    assert abs(end.mean().item() - MU) < 3 * S / math.sqrt(n)
+    assert abs(end.std().item() - S) < 3 * S / math.sqrt(2 * n)
+    assert abs(torch.corrcoef(torch.stack([end.flatten(), start.flatten()]))[0, 1].item()) < 0.6  # new noise took the place of the old
+
+
 def test_rk4_is_as_good_as_exact_at_64_steps():
     assert end_error(RK4(), 64) <= 1e-7
+
+
+def test_multistep_runs_both_ways():
+    latents = torch.linspace(0, 3, 1000, dtype=torch.float64)[None, None, None, None]
+    errors = []
+    for steps in (64, 128, 256):
+        back = grid(steps, 1.0)[:, None, None]
+        there = integrate(best_velocity, latents, back.flip(0), Multistep())
+        errors.append((integrate(best_velocity, there, back, Multistep()) - latents).abs().max().item())
+    assert errors[0] < 0.01
+    assert all(math.log2(coarse / fine) >= 1.85 for coarse, fine in pairwise(errors)), errors
 
 
 def test_time_runs_both_ways():

@@ -19,9 +19,9 @@ def encode(prompts):
     return torch.stack([torch.tensor([float(len(p)), float(sum(map(ord, p)) % 23)]) for p in prompts]) / 20
 
 
-def network(noisy, t, text, fps):
+def network(noisy, t, text, moments):
     mixed = noisy + 0.3 * noisy.mean(dim=(2, 3, 4), keepdim=True) + 0.2 * noisy.roll(1, dims=2)
-    return torch.tanh(mixed + text.sum(dim=1)[:, None, None, None, None]) * (1 + t[:, None, :, None, None]) + 0.01 * fps[:, None, None, None, None]
+    return torch.tanh(mixed + text.sum(dim=1)[:, None, None, None, None]) * (1 + t[:, None, :, None, None]) + 0.01 * moments[:, None, :, None, None]
 
 
 def decode(chunks):
@@ -112,7 +112,7 @@ def test_what_stands_in_known_latents_outside_the_mask_is_never_read():
 def test_sampling_walks_the_shifted_grid_and_known_frames_stay_at_zero():
     generator = make(steps=7, shift=3.0)
     known = torch.tensor([[True, False, False, False], [False, False, False, False]])
-    times = generator.times(known)
+    times = generator.times(generator.blank(2, GRID, 8.0).keep(torch.zeros(2, CHANNELS, *GRID), known))
     assert times.shape == (8, 2, 4)
     assert torch.equal(times[:, 1, 2], grid(7, 3.0))
     assert not times[:, 0, 0].any()

@@ -68,11 +68,11 @@ def test_guidance_and_given_frames_work_on_the_velocity(least):
     latents, _, _ = (tensor.float() for tensor in case())
     known = torch.tensor([[True, True, False, False], [False] * 4])
 
-    def says(noisy, t, text, fps):
+    def says(noisy, t, text, moments):
         return (noisy - latents.repeat(len(noisy) // 2, 1, 1, 1, 1)) / per_frame(t.clamp(min=LEAST)) + text[:, None, None, None, None]
 
-    def says_clean(noisy, t, text, fps):
-        return noisy - per_frame(t.clamp(min=least)) * says(noisy, t, text, fps)
+    def says_clean(noisy, t, text, moments):
+        return noisy - per_frame(t.clamp(min=least)) * says(noisy, t, text, moments)
 
     def encode(prompts):
         return torch.tensor([0.1 * len(prompt) for prompt in prompts])

@@ -105,6 +105,24 @@ def test_the_grid_is_bent_by_the_training_shift():
     assert torch.equal(grid(10, 3.0), shift(grid(10, 1.0), 3.0))
 
 
+@settings(max_examples=100, deadline=None)
+@given(steps=st.integers(1, 60), a=st.floats(0.1, 50), start=st.floats(1e-3, 1, exclude_max=True))
+def test_a_walk_that_begins_later_is_spread_evenly_over_the_rest_of_the_shifted_time(steps, a, start):
+    times = grid(steps, a, start)
+    assert times[0] == start
+    assert times[-1] == 0
+    assert (times.diff() < 0).all()
+    even = shift(times, 1 / a)  # the shift undone
+    assert torch.allclose(even, even[0] * torch.linspace(1, 0, steps + 1, dtype=torch.float64), rtol=1e-9, atol=1e-15)
+
+
+def test_a_walk_that_begins_at_a_time_of_the_whole_grid_is_the_rest_of_it():
+    whole = grid(20, 3.0)
+    assert torch.allclose(grid(12, 3.0, whole[8].item()), whole[8:], rtol=1e-12)
+    assert torch.equal(grid(20, 3.0, 1.0), whole)
+    assert not grid(5, 3.0, 0.0).any()
+
+
 @pytest.mark.parametrize("law", [law for law, _ in LAWS], ids=repr)
 def test_all_frames_of_a_sample_share_one_level(law):
     t = law.draw(Rng(0), range(50), 5)
@@ -135,6 +153,8 @@ def test_a_draw_depends_on_the_sample_alone():
         (lambda: shift(torch.ones(1), -2.0), "Set shift"),
         (lambda: shift(torch.ones(1), math.nan), "Set shift"),
         (lambda: grid(0, 1.0), "steps=0.*Set steps"),
+        (lambda: grid(5, 1.0, 1.1), "start=1.1 is no flow time"),
+        (lambda: grid(5, 1.0, math.nan), "start=nan is no flow time"),
         (lambda: LogitNormal(0.0, 0.0), r"Set timesteps\.mean, timesteps\.std"),
         (lambda: Mode(2.0), "Set timesteps.scale"),
     ],
