@@ -4,42 +4,48 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Literal
 
 from data.batch import Captions
 from runtime.seeding import Rng, Stream
 
 NONE = "none"
+Shows = Literal["free", "known", "picture"]
 
 
 class CaptionPolicy:
     """Draws each sample's caption.
 
     A clip whose first frame is given shows its shape and colour already; a caption that repeats them teaches the network to read the text
-    instead of the frame. So samples with known frames have their own table.
+    instead of the frame. So samples of which something is given have a table of their own, and so have single pictures, which show no motion.
 
     Args:
-        free: weight per kind of caption (and "none" for no text) for samples without known frames.
-        known: the same for samples with known frames.
+        free: weight per kind of caption (and "none" for no text) for samples of which nothing is given.
+        known: the same for samples of which something is.
+        picture: the same for single pictures of clips; null: as `free`.
     Raises: ValueError if a weight is negative or a table has none above 0.
     """
 
-    def __init__(self, free: Mapping[str, float], known: Mapping[str, float]) -> None:
-        for name, table in (("free", free), ("known", known)):
+    def __init__(self, free: Mapping[str, float], known: Mapping[str, float], picture: Mapping[str, float] | None = None) -> None:
+        for name, table in (("free", free), ("known", known), ("picture", free if picture is None else picture)):
             if any(not 0 <= weight < math.inf for weight in table.values()) or not sum(table.values()) > 0:
                 raise ValueError(f"captions.{name}={dict(table)}: weights must be >= 0 and one of them > 0. Set objective.captions.{name}.")
-        self.free, self.known = dict(free), dict(known)
+        self.free, self.known, self.picture = dict(free), dict(known), dict(free if picture is None else picture)
 
-    def draw(self, rng: Rng, samples: Sequence[int], captions: Sequence[Captions], known: Sequence[bool]) -> list[str]:
+    def draw(self, rng: Rng, samples: Sequence[int], captions: Sequence[Captions], shows: Sequence[Shows]) -> list[str]:
         """One text per sample; "" is none.
 
         Kinds that a clip lacks leave their weight to the kinds it has, never to "none", whose share is of the sum of the whole table; a
         clip with no kind of the table uses all it has, evenly.
+
+        Args:
+            shows: which table each sample's text is drawn from.
         """
         dropped = rng.uniform(Stream.TEXT_DROPOUT, samples)[:, 0]
         choice = rng.uniform(Stream.CAPTION, samples, 2)
         texts = []
         for number, clip in enumerate(captions):
-            table = self.known if known[number] else self.free
+            table = getattr(self, shows[number])
             if dropped[number] < table.get(NONE, 0.0) / sum(table.values()):
                 texts.append("")
             else:

@@ -15,7 +15,10 @@ from torch import Tensor
 from data.index import Row
 from data.transforms import fit, to_float
 from evaluation.learnt_features import DIGITS, LearntFeatures, run_of
-from flow.generate import Generator
+from flow.autoguidance import Weak
+from flow.generate import OWN, Generator
+from flow.guidance import Guidance
+from flow.noise import Noise
 from flow.prediction import Prediction, Velocity, velocity_field
 from models.attention import Kernel, check_kernel
 from models.dit import DiT
@@ -28,6 +31,7 @@ from runtime.build import build
 from runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints, read, read_manifest, restore
 from runtime.config import Config, load_run_config
 from runtime.run_folder import read_facts
+from tasks.task import Studio
 from training import vae_bundle
 from training.ema import network_state
 
@@ -54,6 +58,7 @@ class Networks:
         shape: of most clips that it was trained on.
         config_sha256: of config.yaml.
         weights_sha256: over the files of all three networks.
+        vae_sha256: of the VAE's weights alone.
     """
 
     dit: DiT
@@ -64,13 +69,15 @@ class Networks:
     shape: Shape
     config_sha256: str
     weights_sha256: str
+    vae_sha256: str = ""
 
 
-def load_networks(run: str | Path, device: torch.device | str = "cpu", kernel: Kernel | None = None) -> Networks:
-    """The networks of a flow run with the averaged weights of its newest complete checkpoint.
+def load_networks(run: str | Path, device: torch.device | str = "cpu", kernel: Kernel | None = None, step: int | None = None) -> Networks:
+    """The networks of a flow run with the averaged weights of a complete checkpoint.
 
     Args:
         kernel: the attention back end of the DiT; None: the one that it was trained with.
+        step: of the checkpoint; None: the newest one that is sound.
     Raises: ValueError or RuntimeError if the folder is no run, a run of another kind, has no checkpoint, or the weights do not fit its config.
     """
     run = Path(run)
@@ -81,8 +88,9 @@ def load_networks(run: str | Path, device: torch.device | str = "cpu", kernel: K
             f"{run} trained a VAE, which makes no video from text. Give the run folder of a flow model; "
             f"train one on it with: python train.py objective=flow vae_run={run} run=<a new folder>"
         )
-    saved, digest = newest_averages(run)
-    dit, text = build(objective["dit"], **({} if kernel is None else {"kernel": kernel})), build(objective["text"])
+    saved, digest = newest_averages(run) if step is None else averages_of(run, step)
+    shape_of_dit = {key: value for key, value in objective["dit"].items() if key != "stride_t"}  # a run from when the DiT reckoned moments itself
+    dit, text = build(shape_of_dit, **({} if kernel is None else {"kernel": kernel})), build(objective["text"])
     restore(network_state({"dit": dit, "text": text}), saved.parts["ema"], f"{saved.folder}/ema.safetensors")
     vae, vae_digest = load_vae(run, device)
     for network in (dit, text):
@@ -92,7 +100,7 @@ def load_networks(run: str | Path, device: torch.device | str = "cpu", kernel: K
     largest = build(config["data"]["shape"]).largest  # where the run did not write down what its clips were
     frames, height, width = read_facts(run).get("shape") or (largest.frames, largest.height, largest.width)
     shape = Shape(frames, height, width, config["data"]["fps"])
-    return Networks(dit, text, vae, config, saved.step, shape, hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest(), both)
+    return Networks(dit, text, vae, config, saved.step, shape, hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest(), both, vae_digest)
 
 
 def load_vae(run: str | Path, device: torch.device | str = "cpu") -> tuple[VideoVAE, str]:
@@ -185,12 +193,39 @@ def newest_averages(run: Path) -> tuple[Checkpoint, str]:
     raise RuntimeError(f"{run} cannot be used: {found}. Start its train.py command again; it goes on where it stopped.")
 
 
-def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto") -> Generator:
+def averages_of(run: Path, step: int) -> tuple[Checkpoint, str]:
+    """The averaged weights of one checkpoint, and their sha256.
+
+    Raises: ValueError naming the steps that there are if it is not kept; RuntimeError if it is damaged.
+    """
+    kept = {int(folder.name.rpartition("-")[2]): folder for folder in Checkpoints(run / "checkpoints").published()}
+    if step not in kept:
+        raise ValueError(f"{run} keeps no checkpoint of step {step}, but of {', '.join(map(str, sorted(kept))) or 'none'}. Set guidance.step.")
+    return read(kept[step], only="ema"), read_manifest(kept[step])["files"]["ema.safetensors"]["sha256"]
+
+
+def read_guidance(node: Mapping[str, Any], networks: Networks, device: torch.device | str = "cpu") -> Guidance:
+    """A guidance by its config node, with the weaker network that `guidance=auto` leads away from.
+
+    Raises: ValueError if that network cannot be loaded, or was trained on other latents.
+    """
+    if node.get("_target_") != "flow.autoguidance.Autoguidance" or node.get("run") is None:
+        return build(node)
+    weak = load_networks(node["run"], device, step=node["step"])
+    if weak.vae_sha256 != networks.vae_sha256:
+        raise ValueError(f"guidance.run={node['run']} learnt the latents of another VAE, so velocities cannot be compared. Set guidance.run.")
+    return build(node, weak=Weak(velocity_field(weak.dit, read_prediction(weak.config["objective"])), weak.text))
+
+
+def make_generator(
+    networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto", noise: Noise = OWN
+) -> Generator:
     """A Generator of a run's networks, with the prediction and the shift they were trained with.
 
     Args:
         sampling: the keys solver and guidance (config nodes), steps and batch_size.
         tile: px, of the tiles that pictures are decoded in.
+        noise: what samples begin with.
     Raises: ValueError if one of them cannot be used.
     """
     check_tile(networks.vae, tile)
@@ -200,12 +235,35 @@ def make_generator(networks: Networks, sampling: Mapping[str, Any], device: torc
         partial(decode_tiled, networks.vae, tile=tile),
         networks.vae.latent_channels,
         build(sampling["solver"]),
-        build(sampling["guidance"]),
+        read_guidance(sampling["guidance"], networks, device),
         sampling["steps"],
         networks.config["objective"]["shift"],
+        networks.vae.stride[0],
+        networks.vae.decoder_look_back,
         sampling["batch_size"],
         device,
+        noise,
     )
+
+
+def studio(networks: Networks, shape: Shape, frames: int | None, level: float = 0.0, tile: Tile = "auto") -> Studio:
+    """What tasks work with, in the size and at the rate of `shape`.
+
+    Args:
+        frames: pixel frames asked for; None: what the task makes of those of the run's clips.
+        level: flow time at which the network is shown what is given.
+        tile: px, of the tiles that pictures are encoded in.
+    """
+    vae = networks.vae
+
+    def encode(video: np.ndarray) -> Tensor:
+        pieces = (to_float(piece).to(vae.latent_mean.device) for piece in torch.from_numpy(video[None]).split(vae.stride[0], dim=1))
+        with torch.no_grad():
+            return torch.cat([part.cpu() for part in encode_tiled(vae, pieces, tile)], dim=2)
+
+    halo = vae.halo[0]
+    sizes = shape.height, shape.width, shape.fps
+    return Studio(encode, vae.latent_channels, vae.stride, vae.look_back, halo, frames, networks.shape.frames, *sizes, level)
 
 
 def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ ENCODER_KEYS = ("_target_", "tokenizer", "path", "layer", "labels", "width")
 READS_TEXT = ("text.", "dit.text_in.", "dit.pooled_in.")
 
 # What loads and means something else under other values of these keys of objective.
-POSITIONS = "positions are not what these weights learnt", ("dit.rope", "dit.stride_t", "dit.patch")
+POSITIONS = "positions are not what these weights learnt", ("dit.rope", "dit.patch")
 HEADS = "these weights learnt other heads: their channels are shared out anew, so attention is not what it was", ("dit.heads=",)
 PREDICTION = "the output of these weights stood for something else, or was bounded elsewhere, than it is read as here"
 

@@ -31,7 +31,7 @@ def learnt(dit, shape, bfloat16=False):
     noisy, words, pooled, t = (torch.randn(size, generator=generator) for size in (shape, (shape[0], 3, 8), (shape[0], 8), shape[:3:2]))
     dit.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        out = dit(noisy, t.sigmoid(), Text(words, pooled), torch.full((shape[0],), 8.0))
+        out = dit(noisy, t.sigmoid(), Text(words, pooled), torch.arange(shape[2]).expand(shape[0], -1) / 2)
     out.square().sum().backward()
     return [out.detach(), *(p.grad for p in dit.parameters())]
 
@@ -66,7 +66,7 @@ def test_each_shape_has_one_graph_for_all_blocks_and_weights_keep_their_names(gr
         learnt(dit, shape)
     assert graphs() == len(SHAPES)
     with uncompiled(), torch.no_grad():
-        dit(torch.zeros(1, 4, 1, 2, 2), torch.zeros(1, 1), Text(torch.zeros(1, 3, 8), torch.zeros(1, 8)), torch.ones(1))
+        dit(torch.zeros(1, 4, 1, 2, 2), torch.zeros(1, 1), Text(torch.zeros(1, 3, 8), torch.zeros(1, 8)), torch.ones(1, 1))
     assert graphs() == len(SHAPES)
     dit.load_state_dict(eager.state_dict())
 
@@ -123,7 +123,7 @@ def velocity(dit, shape):
     random = torch.Generator().manual_seed(1)
     text = Text(torch.randn(shape[0], 3, 8, generator=random), torch.randn(shape[0], 8, generator=random))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return dit(torch.randn(shape, generator=random), torch.rand(shape[:3:2], generator=random), text, torch.full((shape[0],), 8.0))
+        return dit(torch.randn(shape, generator=random), torch.rand(shape[:3:2], generator=random), text, torch.arange(shape[2]).expand(shape[0], -1) / 2)
 
 
 def test_what_must_be_compiled_is_after_any_number_of_shapes_and_where_blocks_are_not(graphs):
@@ -155,6 +155,6 @@ def test_blocks_get_indices_that_lie_where_their_tokens_do():
         block.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[1].segments))
     shape = SHAPES[1]
     text = Text(torch.zeros(shape[0], 3, 8, device="meta"), torch.zeros(shape[0], 8, device="meta"))
-    dit(torch.zeros(shape, device="meta"), torch.zeros(shape[:3:2], device="meta"), text, torch.ones(shape[0], device="meta"))
+    dit(torch.zeros(shape, device="meta"), torch.zeros(shape[:3:2], device="meta"), text, torch.ones(shape[:3:2], device="meta"))
     assert len(seen) == 2
     assert all(segments.order.index.is_meta for segments in seen)

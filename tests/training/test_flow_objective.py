@@ -155,12 +155,12 @@ class Saying(torch.nn.Module):
         super().__init__()
         self.dit, self.least = dit, least
 
-    def forward(self, noisy, t, text, fps):
-        return noisy - per_frame(t.clamp(min=self.least)) * self.dit(noisy, t, text, fps)
+    def forward(self, noisy, t, text, moments):
+        return noisy - per_frame(t.clamp(min=self.least)) * self.dit(noisy, t, text, moments)
 
-    def forward_packed(self, noisy, t, text, fps):
+    def forward_packed(self, noisy, t, text, moments):
         times = t.clamp(min=self.least).split([video.shape[1] for video in noisy])
-        answers = zip(noisy, times, self.dit.forward_packed(noisy, t, text, fps), strict=True)
+        answers = zip(noisy, times, self.dit.forward_packed(noisy, t, text, moments), strict=True)
         return [video - own[:, None, None] * answer for video, own, answer in answers]
 
 
@@ -221,7 +221,7 @@ def test_an_untrained_network_costs_what_it_says():
         toy = objective(prediction=prediction)
         toy.text = lambda prompts: prompts
 
-        def silent(noisy, t, text, fps):
+        def silent(noisy, t, text, moments):
             seen.update(noisy=noisy, t=t)
             return torch.zeros_like(noisy)
 
@@ -244,7 +244,7 @@ def test_known_frames_are_at_time_zero_clean_and_not_counted():
     toy, batch = objective({"first": 1.0}), latents()
     seen = {}
 
-    def spy(noisy, t, text, fps):
+    def spy(noisy, t, text, moments):
         seen.update(noisy=noisy, t=t, prompts=text)
         return torch.zeros_like(noisy)
 
@@ -266,7 +266,7 @@ def test_shift_of_training_is_the_shift_of_sampling():
         toy = objective({"none": 1.0}, Uniform(), a)
         toy.text = lambda prompts: prompts
 
-        def spy(noisy, t, text, fps, a=a):
+        def spy(noisy, t, text, moments, a=a):
             times[a] = t
             return torch.zeros_like(noisy)
 

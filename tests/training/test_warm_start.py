@@ -56,7 +56,7 @@ def start(run, source, made, objective=None):
 
 def velocity(dit, noisy, text_width=8):
     text = Text(torch.linspace(-1, 1, 3 * text_width).reshape(1, 3, -1), torch.linspace(0, 1, text_width)[None])
-    return dit(noisy, torch.full((1, noisy.shape[2]), 0.3), text, torch.tensor([8.0]))
+    return dit(noisy, torch.full((1, noisy.shape[2]), 0.3), text, torch.arange(noisy.shape[2])[None] / 2)
 
 
 def same(a, b):

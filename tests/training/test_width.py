@@ -43,7 +43,7 @@ def outputs(dit):
     found, generator = {}, torch.Generator().manual_seed(1)
     hooks = [dit.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: found.update({name: out.detach()})) for name in LAYERS]
     noisy, words, pooled, wanted = (torch.randn(size, generator=generator) for size in ((2, 4, 2, 4, 4), (2, 3, 8), (2, 8), (2, 4, 2, 4, 4)))
-    velocity = dit(noisy, torch.tensor([[0.2, 0.4], [0.6, 0.8]]), Text(words, pooled), torch.full((2,), 8.0))
+    velocity = dit(noisy, torch.tensor([[0.2, 0.4], [0.6, 0.8]]), Text(words, pooled), torch.tensor([[0.0, 0.5]]).expand(2, -1))
     for hook in hooks:
         hook.remove()
     return found, (velocity - wanted).square().mean()
