@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-PACKAGES = ("models", "flow", "data", "training", "evaluation", "ablation", "accounting", "runtime")
+PACKAGES = ("models", "flow", "data", "training", "evaluation", "tasks", "ablation", "accounting", "runtime")
 # Classes of other projects that a config may name, and functions of ours. Functions are listed one by one because some of them write files,
 # and a config may come from a stranger's checkpoint.
 LISTED = ("torch.optim.AdamW", "torch.optim.Muon")
