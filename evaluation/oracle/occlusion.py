@@ -8,6 +8,9 @@ from data.world.vocabulary import SHAPES
 from evaluation.oracle.shapes import ideal
 
 ROUNDS = 10
+# Areas that are tried, in logs above the most that is seen in one frame: a post hides up to half of what it stands before.
+AREAS = np.linspace(0.0, 0.7, 8)
+LEAST_FIT = 2.0  # PLACEHOLDER
 # With less of it in sight neither place nor shape can be told.
 LEAST_SEEN = 0.35
 
@@ -19,6 +22,24 @@ class Completion:
     centroid: np.ndarray  # n s 2
     overlap: np.ndarray  # n s
     seen: np.ndarray  # n s, the share of the shape that is in sight
+
+
+def lasting_area(alpha: np.ndarray, hidden: np.ndarray, centroid: np.ndarray) -> float | None:
+    """The area of an object that keeps its size and is seldom seen whole: the one at which an ideal shape agrees best with all its frames.
+
+    What is seen of it grows as it comes out, so its visible area says nothing of its size.
+
+    Args:
+        alpha, hidden, centroid: as of `complete`.
+    Returns: None if no shape agrees at any size, as when it grows.
+    """
+    most = float(np.where(hidden, 0, alpha).sum((1, 2)).max())
+    logs, best, score = AREAS, 0.0, 0.0
+    for _ in range(2):  # a coarse look, then a fine one around the best
+        scores = [complete(alpha, hidden, np.full(len(alpha), most * np.exp(log)), centroid).overlap.mean(0).max() for log in logs]
+        best, score = float(logs[int(np.argmax(scores))]), float(max(scores))
+        logs = best + np.linspace(-0.08, 0.08, 7)
+    return most * float(np.exp(best)) if score >= LEAST_FIT else None
 
 
 def complete(alpha: np.ndarray, hidden: np.ndarray, area: np.ndarray, centroid: np.ndarray) -> Completion:

@@ -8,7 +8,7 @@ from data.world.vocabulary import COLOURS, SHAPES
 from evaluation.oracle.background import Background, nearest, squared
 from evaluation.oracle.camera import CameraPath
 from evaluation.oracle.motion import name_motion, slope
-from evaluation.oracle.occlusion import LEAST_SEEN, complete
+from evaluation.oracle.occlusion import LEAST_SEEN, complete, lasting_area
 from evaluation.oracle.segment import Region, coverage, dilate, regions
 from evaluation.oracle.shapes import Fit, fit
 
@@ -20,6 +20,8 @@ LEAST_SHARE = 0.0025
 LASTING = 0.4
 # Where a part is hidden, the place counts if the rest agrees with the shape this well.
 LEAST_AGREEMENT = 0.75
+# In so many frames an object must be seen whole for its size to be read from them.
+LEAST_WHOLE = 4
 _NAMES = tuple(COLOURS)
 _PALETTE = np.array([COLOURS[name] for name in _NAMES], np.float32)
 _OTHER = len(_NAMES)
@@ -31,6 +33,7 @@ class Track:
 
     found: np.ndarray  # t, bool
     whole: np.ndarray  # t, bool: found, and touched by no other object and no post
+    placed: np.ndarray  # t, bool: place and area are certain: whole, or what is seen of it leaves no doubt
     colours: tuple[str | None, ...]  # t: the nearest named colour, None where none is near
     fit: Fit
     radius: np.ndarray  # t: area radius in pixels, as a camera that stands still would see it
@@ -67,7 +70,7 @@ def read_tracks(pixels: np.ndarray, ground: Background, camera: CameraPath) -> t
     masks = []
     if np.median(counts) <= 1:
         # One object: its largest region, whatever its colour does.
-        masks.append(_chain(pixels.shape[:3], [max(frame, key=lambda piece: piece.area).region if frame else None for frame in pieces]))
+        masks.append(_chain(pixels.shape[:3], [_largest(frame, bool(ground.post.any())) for frame in pieces]))
     else:
         for colour in lasting:
             masks.append(_gather(pixels.shape[:3], pieces, colour))
@@ -124,6 +127,18 @@ def _count(pieces: list[Piece], parted: bool) -> int:
     return len({piece.colour for piece in pieces}) if parted else len(pieces)
 
 
+def _largest(pieces: list[Piece], parted: bool) -> Region | None:
+    # The largest piece, where a post stands with the pieces of its colour on the other side.
+    if not pieces:
+        return None
+    first = max(pieces, key=lambda piece: piece.area)
+    region = first.region
+    for other in pieces if parted else ():
+        if other is not first and other.colour == first.colour and other.region is not region:
+            region = region.joined(other.region)
+    return region
+
+
 def _chain(shape: tuple[int, ...], chain: list[Region | None]) -> np.ndarray:
     mask = np.zeros(shape, bool)
     for region in chain:
@@ -163,8 +178,12 @@ def _track(pixels: np.ndarray, ground: Background, camera: CameraPath, own: np.n
     magnification = camera.magnification(frames)
     used = whole
     if (found & blocked).any():
-        trend, intact = _trend(shape.area / magnification**2, found, whole)
-        used = whole | intact
+        trend, used = None, whole.copy()
+        if ground.post.any() and not others and whole.sum() < LEAST_WHOLE and not np.ptp(magnification):
+            trend = lasting_area(alpha[found], hidden[found], shape.centroid[found])
+        if trend is None:
+            trend, intact = _trend(shape.area / magnification**2, found, whole)
+            used |= intact
         guessed = found & ~used
         shape, placed = _completed(shape, alpha, hidden, trend * magnification**2, guessed, used)
         used |= placed
@@ -174,7 +193,7 @@ def _track(pixels: np.ndarray, ground: Background, camera: CameraPath, own: np.n
         place = camera.to_world(shape.centroid, height, width)
         times = np.flatnonzero(used) / max(1, frames - 1)
         motion = name_motion(times, place[used], area[used], _unwrapped(shape, used), min(height, width))
-    return Track(found, whole, names, shape, np.sqrt(area / np.pi), _at_edge(alpha), motion)
+    return Track(found, whole, used, names, shape, np.sqrt(area / np.pi), _at_edge(alpha), motion)
 
 
 def _at_edge(alpha: np.ndarray) -> np.ndarray:
