@@ -62,6 +62,8 @@ class Generator:
         batch_size: samples made at once; bounds memory.
         device: where the network is.
         noise: what samples begin with.
+        span_s: what the clips of training last, from the end of the first latent frame to that of the last one, in seconds: longer clips are
+            brought into it, see `Canvas.within`. None: they are shown as long as they are.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Generator:
         batch_size: int = 8,
         device: torch.device | str = "cpu",
         noise: Noise = OWN,
+        span_s: float | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} makes no samples, it must be >= 1. Set batch_size.")
@@ -86,7 +89,7 @@ class Generator:
         self._velocity, self._encode_text, self._decode = velocity, encode_text, decode
         self.latent_channels, self.solver, self.guidance = latent_channels, solver, guidance
         self.steps, self.shift, self.stride_t, self.warm_up = steps, shift, stride_t, warm_up
-        self.batch_size, self.device, self.noise = batch_size, torch.device(device), noise
+        self.batch_size, self.device, self.noise, self.span_s = batch_size, torch.device(device), noise, span_s
 
     def blank(self, b: int, grid: Grid, fps: float | Sequence[float] | Tensor) -> Canvas:
         """b clips of which nothing is given.
@@ -146,6 +149,7 @@ class Generator:
         if len(samples) != b or len(canvas) != b or len(negatives) not in (0, b):
             found = f"got {b} prompts, {len(samples)} sample numbers, {len(negatives)} negatives and a canvas of {len(canvas)}"
             raise ValueError(f"{found}: every clip needs one of each, negatives may be left out.")
+        canvas = canvas if self.span_s is None else canvas.within(self.span_s)
         chunks = [slice(start, min(start + self.batch_size, b)) for start in range(0, b, self.batch_size)]
         meter = _Meter(self.steps * len(chunks), progress)
         parts = [

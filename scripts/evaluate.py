@@ -1,6 +1,7 @@
 """Measure a run: python scripts/evaluate.py run=runs/demo/dit [prompts=256 steps=12 guidance.scale=2.5]; VAE and flow runs alike.
 
 A VAE run on clips of its own is measured on those that it held out, or on any others: videos=FOLDER.
+suite=tasks measures every way of making video instead, to <run>/tasks.json and tasks.md.
 
 Writes <run>/evaluation.json, <run>/evaluation.png (a contact sheet) and <run>/evaluation/ (samples for the report); out=FOLDER for another place.
 """
@@ -26,7 +27,12 @@ from evaluation.gallery import Result, Video, write
 from evaluation.learnt_features import LearntFeatures
 from evaluation.nearest import Training, read_training
 from evaluation.suite import Clip, Plan, evaluate_flow, evaluate_vae, read_clips
+from evaluation.tasks.files import write_tasks
+from evaluation.tasks.scenes import World
+from evaluation.tasks.suite import Plan as TasksPlan
+from evaluation.tasks.suite import measured
 from evaluation.terminal import lines
+from flow.rollout import Rollout
 from models.geometry import latent_grid
 from models.vae import VideoVAE
 from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
@@ -34,6 +40,7 @@ from runtime.config import Config, ConfigError, build, check, entry, load_run_co
 from runtime.device import pick_device
 from runtime.machine import machine, versions
 from training.inference import known_prefix, load_features, load_networks, load_vae, make_generator, seen_by_features
+from training.stage import Stage
 
 Features = FrozenFeatures | LearntFeatures
 SHAPE = {"frames": 1, "height": 16, "width": 16}  # of samples, and the least that the oracle can read
@@ -63,6 +70,13 @@ def main(config: Config) -> None:
     given = [f"{key}={config[key]}" for key in (*SHAPE, "rope") if config[key] is not None]
     if "dit" not in saved["objective"] and given:
         raise ConfigError(f"{', '.join(given)} says how samples are made, and run={run} is a VAE run, which makes none. Set them to null.")
+    if config["suite"] not in ("prompts", "tasks"):
+        raise ConfigError(f"suite={config['suite']!r} is unknown: prompts or tasks. Set suite.")
+    if config["suite"] == "tasks":
+        if "dit" not in saved["objective"]:
+            raise ConfigError(f"suite=tasks measures what a flow model makes, and run={run} is a VAE run. Set run to a flow model.")
+        tasks_result(config, run, saved, device, begun)
+        return
     own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
     frozen = features_of(config["features"], device)
     measure = own_result if own else world_result
@@ -240,6 +254,25 @@ def flow_result(
     protocol = {"size": [shape.height, shape.width], "frames": shape.frames, "weights_sha256": networks.weights_sha256, "step": networks.step}
     protocol |= {name: described(config[name]) for name in ("solver", "guidance", "rope") if config[name] is not None}
     return result, protocol | {key: config[key] for key in ("steps", "prompts", "seen", "animated", "neighbours")}
+
+
+def tasks_result(config: Config, run: Path, saved: Config, device: str, begun: float) -> None:
+    """Every way of making video, part by part: what is measured is written at once, and started again it is measured again."""
+    _, made = find_world(config["world"], saved)
+    networks, keys = load_networks(run, device, build(config["kernel"])), config["tasks"]
+    rollout = Rollout(keys["window"], keys["overlap"], keys["level"])
+    stage = Stage(make_generator(networks, config, device, whole=True), networks, config["seed"], rollout)
+    sizes = [(height, width) for height, width in keys["sizes"]]
+    plan = TasksPlan(keys["clips"], keys["rollouts"], keys["times"], sizes, keys["lengths"], config["seed"], keys["parts"])
+    shape = networks.shape
+    world = World(made["difficulty"], made["seed"], shape.frames, shape.height, shape.width)
+    protocol = {"run": str(run), "step": networks.step, "weights_sha256": networks.weights_sha256, "seed": config["seed"], "tasks": keys}
+    protocol |= {"steps": config["steps"], **{name: described(config[name]) for name in ("solver", "guidance")}}
+    protocol |= {"machine": machine(), "versions": versions()}
+    out = run if config["out"] is None else Path(config["out"])
+    for line in write_tasks(out, measured(stage, world, plan), protocol, shape.fps):
+        print(line, flush=True)
+    print(f"{time.monotonic() - begun:.0f} s; look at the clips: python scripts/showcase.py run={out}")
 
 
 @torch.no_grad()

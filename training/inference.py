@@ -218,7 +218,7 @@ def read_guidance(node: Mapping[str, Any], networks: Networks, device: torch.dev
 
 
 def make_generator(
-    networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto", noise: Noise = OWN
+    networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto", noise: Noise = OWN, whole: bool = False
 ) -> Generator:
     """A Generator of a run's networks, with the prediction and the shift they were trained with.
 
@@ -226,6 +226,7 @@ def make_generator(
         sampling: the keys solver and guidance (config nodes), steps and batch_size.
         tile: px, of the tiles that pictures are decoded in.
         noise: what samples begin with.
+        whole: whether clips longer than those of training are brought into the time that these last.
     Raises: ValueError if one of them cannot be used.
     """
     check_tile(networks.vae, tile)
@@ -243,6 +244,7 @@ def make_generator(
         sampling["batch_size"],
         device,
         noise,
+        (networks.shape.frames - 1) / networks.shape.fps if whole and networks.shape.frames > 1 else None,
     )
 
 

@@ -83,7 +83,7 @@ def _motion(part: Course, wanted: np.ndarray | None) -> tuple[float | None, bool
     if velocity is None or speed == 0:
         return 0.0, False
     along = float(velocity @ wanted) / speed
-    return along / speed, along > WITHIN * float(np.linalg.norm(velocity))
+    return along / speed, bool(along > WITHIN * np.linalg.norm(velocity))
 
 
 def summary(results: Sequence[Continued], seed: int = 0) -> dict[str, Any]:
