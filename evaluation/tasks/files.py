@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.writer import write_mp4, write_png_strip
-from evaluation.tasks.outcome import Outcome
+from evaluation.tasks.outcome import Outcome, slug
 from evaluation.tasks.rows import Row, shown, table
 from runtime.files import write_text
 
@@ -30,7 +30,7 @@ def write_tasks(out: Path, outcomes: Iterable[Outcome], protocol: Mapping[str, A
 
 def save_examples(folder: Path, outcome: Outcome, fps: float) -> None:
     """<folder>/<part>/000.mp4, its source's clip beside it, a strip of both, and index.json with what they are."""
-    own = folder / "".join(letter if letter.isalnum() else "-" for letter in outcome.name)
+    own = folder / slug(outcome.name)
     listed = []
     for number, example in enumerate(outcome.examples):
         stem = own / f"{number:03d}"

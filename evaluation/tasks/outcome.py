@@ -47,3 +47,8 @@ def mask(frames: int, *spans: tuple[int, int]) -> NDArray[np.bool_]:
     for start, stop in spans:
         found[start:stop] = True
     return found
+
+
+def slug(name: str) -> str:
+    """The folder of a part's clips."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
