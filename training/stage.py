@@ -1,6 +1,7 @@
 """What a trained run makes of given frames and prompts, many clips at a time: the generator that evaluations and showcases ask."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from flow.canvas import joined
 from flow.generate import Generator, Prompt, Timed
+from flow.noise import Coarse
 from flow.rollout import Rollout
 from tasks.given import planned
+from tasks.make import Refine
 from tasks.paint import kept_positions
 from tasks.task import Files, Plan, Segment, Studio
 from tasks.text import Loop
@@ -101,6 +104,22 @@ class Stage:
 
     def _positions(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return kept_positions(kept, self.networks.vae.stride[1], MARGIN)
+
+    def drafted(self, prompts: Sequence[str], samples: Sequence[int], factor: int) -> list[Video]:
+        return self._decoded(self._drafts(prompts, samples, factor), False)
+
+    def refined(self, prompts: Sequence[str], samples: Sequence[int], factor: int, strength: float) -> list[Video]:
+        refine = Refine(factor, strength)
+        shape = Shape(self.frames, factor * self.height, factor * self.width, self.networks.shape.fps)
+        full = Plan(self.studio(shape).blank(self.frames), self.frames)
+        plans = [refine.second(full, draft[None]) for draft in self._drafts(prompts, samples, factor)]
+        return self._made(plans, prompts, samples)
+
+    def _drafts(self, prompts: Sequence[str], samples: Sequence[int], factor: int) -> list[Tensor]:
+        small = copy(self.generator)
+        small.noise = Coarse(factor, self.generator.noise)
+        canvas = self.studio().blank(self.frames).take([0] * len(prompts))
+        return list(small.paint(canvas, list(prompts), self.seed, list(samples)).cpu().unbind())
 
     def rolled_out(self, frames: int, prompts: Sequence[str], samples: Sequence[int]) -> Iterator[Video]:
         canvas = self.studio().blank(frames).take([0] * len(prompts))

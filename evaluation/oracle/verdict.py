@@ -118,7 +118,9 @@ def shape_holds(track: Track, name: str, free: bool) -> bool:
     named &= track.fit.edge_px <= RIM_PX + RIM_SHARE * radius
     # A frame in which something covers a part may speak for the shape, never against it.
     asked = track.whole | (track.found & named)
-    return bool(asked.mean() >= LEAST_ASKED) and mostly(named, asked)
+    # But in each half of the clip some must, or an object could come out from behind a post as another one.
+    told = all(half.any() for half in np.array_split(asked, 2))
+    return told and bool(asked.mean() >= LEAST_ASKED) and mostly(named, asked)
 
 
 def size(track: Track, objects: int, side_px: int) -> str:

@@ -27,6 +27,7 @@ ABOUT = {
     "loop": "The last frame is followed by the first, in place and in speed.",
     "remix": "A given clip is noised up to a strength and made again under another caption.",
     "any shape": "The same model in sizes and lengths that it never saw; longer clips are brought into the time that it knows.",
+    "draft and full size": "A draft begins with the averaged noise of the full size, so both have one layout; refined, the full size begins from it.",
     "rollout": "A video of twenty times the trained length, in overlapping windows that hand latents on, beside naive chaining of clips.",
 }
 

@@ -14,7 +14,7 @@ class Row:
     Args:
         figure: value with its 95 % interval and n.
         bar: what it is held against; `least` says whether more is better. None: a figure without a bar.
-        unit: "share" in percent, "ratio", "dB", "points" of percent, or "times".
+        unit: "share" in percent, "ratio", "dB", "points" of percent, or "plain".
         ceiling, frozen: the same of real clips through the VAE, and of clips that stand still; None where it means nothing.
     """
 
@@ -44,6 +44,8 @@ def shown(value: float | None, unit: str) -> str:
         return ""
     if unit in ("share", "points"):
         return f"{100 * value:.1f}{' %' if unit == 'share' else ' pp'}"
+    if unit == "plain":
+        return f"{value:.3f}"
     return f"{value:.2f}{' dB' if unit == 'dB' else ' x' if unit in ('ratio', 'times') else ''}"
 
 

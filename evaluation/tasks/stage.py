@@ -58,6 +58,14 @@ class Stage(Protocol):
         """The pixels (h, w) that should look as in the source: those of kept latent positions, away from what is made anew."""
         ...
 
+    def drafted(self, prompts: Sequence[str], samples: Sequence[int], factor: int) -> list[Video]:
+        """Clips in the trained size, from the noise of clips `factor` times as large."""
+        ...
+
+    def refined(self, prompts: Sequence[str], samples: Sequence[int], factor: int, strength: float) -> list[Video]:
+        """Clips `factor` times as large, begun from drafts that are enlarged and noised to flow time `strength`."""
+        ...
+
     def rolled_out(self, frames: int, prompts: Sequence[str], samples: Sequence[int]) -> Iterator[Video]:
         """Long clips in overlapping windows, b t h w 3 as it is made."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from evaluation.prompt_following import Prompt
 from evaluation.suite import draw_prompts
 from evaluation.tasks.around import around_given, behind_posts, connected, inside
+from evaluation.tasks.drafts import drafts
 from evaluation.tasks.outcome import Outcome
 from evaluation.tasks.scenes import World
 from evaluation.tasks.stage import Stage
@@ -66,6 +67,7 @@ PARTS: dict[str, Part] = {
     "remix": lambda stage, world, plan, first: [remixes(stage, world, plan.clips, first, plan.seed)],
     "storyboard": _storyboards,
     "shapes": _shapes,
+    "draft": lambda stage, world, plan, first: [drafts(stage, draw_prompts(plan.clips, plan.seed, world.difficulty, "heldout"), first, plan.seed)],
     "rollout": lambda stage, world, plan, first: [rollouts(stage, world, plan.rollouts, first, plan.seed, plan.times)],
 }
 
