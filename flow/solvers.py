@@ -23,7 +23,7 @@ class Span:
 
     Args:
         start, stop: flow times (b, f) before and after, in the dtype and on the device of the latents.
-        reaches_clean: whether every frame stops at t = 0; known on the host, so that a solver may branch on it.
+        reaches_clean: whether every frame that moves stops at t = 0; known on the host, so that a solver may branch on it.
         noise: draws this step's unit noise b c f h w, for solvers that add some.
     """
 
@@ -202,10 +202,10 @@ def integrate(
         return noise(number).to(device=noisy.device, dtype=noisy.dtype)
 
     # Read on the host and moved to the device once: nothing in the loop waits for the device.
-    clean = (times == 0).all(dim=2).all(dim=1).tolist()
+    clean = ((times[1:] == 0) | (times[1:] == times[:-1])).all(dim=2).all(dim=1).tolist()
     levels = times.to(device=noisy.device, dtype=noisy.dtype).unbind(0)
     step = solver.begin()
-    for number, ((start, stop), reaches_clean) in enumerate(zip(pairwise(levels), clean[1:], strict=True)):
+    for number, ((start, stop), reaches_clean) in enumerate(zip(pairwise(levels), clean, strict=True)):
         noisy = step(field, noisy, Span(start, stop, reaches_clean, partial(drawn, number)))
         if after_step is not None:
             after_step()

@@ -84,6 +84,14 @@ def test_a_loop_with_given_frames_positions_and_texts_is_the_same_wherever_it_is
     assert torch.allclose(ends[1], ends[0].roll(by, dims=2), rtol=0, atol=1e-5)
 
 
+def test_each_frame_of_a_loop_follows_its_own_text_however_it_is_turned():
+    weights = torch.tensor([[1.0, 1, 1, 0.5, 0, 0], [0, 0, 0, 0.5, 1, 1]])
+    generator = make(lambda noisy, t, text, moments: text[:, :, None, None, None].expand_as(noisy))
+    made = paint(generator, loop(1), [Timed(("up", "then right"), weights)])
+    wanted = Own().draw(0, [0], CHANNELS, GRID, 0) - per_frame((weights * encode(["up", "then right"])).sum(dim=0)[None])
+    assert torch.allclose(made, wanted, rtol=0, atol=1e-5)
+
+
 def test_what_is_given_of_a_loop_comes_back_bit_for_bit():
     made = paint(make(), given())
     assert torch.equal(made.transpose(1, 2)[KNOWN], clip().transpose(1, 2)[KNOWN])

@@ -100,6 +100,15 @@ def test_given_frames_come_back_bit_for_bit_and_are_seen_at_their_level(solver, 
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3])
+@pytest.mark.parametrize(("solver", "looks"), [(Euler(), 4), (Heun(), 7), (Multistep(), 4), (SDE(1.0), 4)], ids=repr)
+def test_nobody_asks_about_a_frame_that_is_made_already(solver, looks, level):
+    network = Network()
+    paint(with_picture(blank(), level=level).keep(clip(), KNOWN, level), make(network, solver=solver))
+    assert len(network.calls) == looks
+    assert all((t[:, :4][~KNOWN] > 0).all() for _, t, _ in network.calls)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3])
 def test_guidance_hides_given_frames_under_as_much_noise_as_it_says(level):
     network = Network()
     paint(blank().keep(clip(), KNOWN, level), make(network, guidance=ClassifierFree(3.0, frames=2.0)))
