@@ -92,14 +92,13 @@ class Batch:
         return content
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on `device`."""
+        """The same batch with its tensors on `device`; `still_frames` stays, as it is read on the host."""
         return replace(
             self,
             fps=self.fps.to(device),
             video=None if self.video is None else self.video.to(device, non_blocking=True),
             latents=None if self.latents is None else self.latents.to(device, non_blocking=True),
             stills=None if self.stills is None else self.stills.to(device, non_blocking=True),
-            still_frames=None if self.still_frames is None else self.still_frames.to(device, non_blocking=True),
         )
 
 

@@ -1,7 +1,6 @@
 """The Generator: canvases and prompts to latents to video; every task is a choice of what is given and from when to when a frame is walked."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
@@ -14,6 +13,7 @@ from flow.guidance import Guidance
 from flow.limits import Point, Velocity
 from flow.noise import Noise, Own
 from flow.path import interpolate, per_frame, velocity
+from flow.script import Prompt, Script, Timed
 from flow.solver_noise import solver_noise
 from flow.solvers import Solver, integrate
 from flow.timesteps import grid as time_grid
@@ -21,28 +21,7 @@ from models.geometry import Grid, moments
 from runtime.seeding import Rng
 
 OWN = Own()
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """Several prompts of one clip, each for a part of its time.
-
-    Args:
-        texts: k of them.
-        weights: (k, f), how much of each latent frame's velocity is that under each text; the columns sum to 1.
-    """
-
-    texts: tuple[str, ...]
-    weights: Tensor
-
-    def __post_init__(self) -> None:
-        if self.weights.ndim != 2 or len(self.weights) != len(self.texts) or not self.texts:
-            raise ValueError(f"{len(self.texts)} prompts want weights (prompts, latent frames), got {tuple(self.weights.shape)}.")
-        if not torch.allclose(self.weights.sum(dim=0), torch.ones(self.weights.shape[1]), atol=1e-5):
-            raise ValueError("the weights of a clip's prompts must sum to 1 in each latent frame.")
-
-
-Prompt = str | Timed
+__all__ = ["OWN", "Generator", "Prompt", "Timed", "to_uint8"]
 
 
 class Generator:
@@ -204,7 +183,7 @@ class Generator:
             renewed: number of a step -> the noise b c F h w that a stochastic solver adds in it.
         Returns: b c F h w at the canvas's stop, on the generator's device.
         """
-        script = _Script.of(prompts, canvas)
+        script = Script.of(prompts, canvas)
         texts, k, some = script.texts, len(script.weights), bool(canvas.given.any())
         text = self.guidance.encode(self._encode_text, texts, some, list(negatives) * k)
         given, noise, source = (part.to(self.device) for part in (canvas.given, noise, canvas.latents))
@@ -269,34 +248,6 @@ def _copies(point: Point, k: int) -> Point:
     if k == 1:
         return point
     return Point(point.noisy.repeat(k, 1, 1, 1, 1), point.t.repeat(k, 1), None if point.made is None else point.made.repeat(k, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    """The prompts of b clips: the first text of each, the second of each..., and how much each text counts in each frame, (k, b, F)."""
-
-    texts: list[str]
-    weights: Tensor
-
-    @classmethod
-    def of(cls, prompts: Sequence[Prompt], canvas: Canvas) -> "_Script":
-        """Raises: ValueError if a clip's weights are not of its latent frames."""
-        k = max(len(prompt.texts) if isinstance(prompt, Timed) else 1 for prompt in prompts)
-        frames = canvas.latents.shape[2]
-        weights = torch.zeros(k, len(prompts), frames)
-        texts = [[""] * len(prompts) for _ in range(k)]
-        for place, prompt in enumerate(prompts):
-            if isinstance(prompt, str):
-                texts[0][place], weights[0, place] = prompt, 1.0
-                continue
-            if prompt.weights.shape[1] != canvas.shown:
-                count = prompt.weights.shape[1]
-                raise ValueError(f"the weights of {len(prompt.texts)} prompts are of {count} latent frames, the clip has {canvas.shown}.")
-            weights[0, place] = 1.0  # pictures behind the clip are not walked
-            weights[: len(prompt.texts), place, : canvas.shown] = prompt.weights
-            for number, text in enumerate(prompt.texts):
-                texts[number][place] = text
-        return cls([text for row in texts for text in row], weights)
 
 
 class _Turn:
