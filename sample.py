@@ -1,122 +1,47 @@
-"""Video from a run folder and prompts: mp4 files, each with a JSON sidecar that says how it was made.
+"""Video from a run folder: from words, pictures and clips, as mp4 files, each with a JSON sidecar that says how it was made.
 
   python sample.py run=runs/demo/dit --prompt "a red circle moves up"
   python sample.py run=runs/demo/dit --prompt "it grows" --image first.png seed=3 out=clips
   python sample.py run=runs/demo/dit --prompt "a blue square" --prompt "" variations=4 solver=heun steps=20 guidance.scale=4 formats=[mp4,gif]
+  python sample.py run=... task=extend --video clip.mp4 task.side=both ; python sample.py run=... --prompts jobs.jsonl processes=2 out=clips
+  python sample.py from=clips/000-it-grows.mp4 out=again      # the same frames again, or all reasons why not
 
---prompt TEXT   once per prompt, taken word for word; "" lets the model choose
---image FILE    the first frame of every clip: a picture of any size (cut to the clip's shape), or the first frame of a video
-key=value       all keys, with what they mean: configs/sample.yaml
+--prompt TEXT          once per prompt, taken word for word; "" lets the model choose    --prompts FILE   .txt or .jsonl, a job a line
+--negative TEXT        what clips are led away from                                      --then TEXT      what the prompt gives way to
+--image FILE           the first frame of every clip; pictures and videos of any size are cut to the clip's shape
+--last FILE --video FILE --keyframe SECONDS=FILE --mask FILE --storyboard FILE     what other tasks are given: configs/task/*.yaml
+key=value              all keys, with what they mean: configs/sample.yaml
 """
 
-import json
-import re
+import os
+import subprocess
 import sys
 import time
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.files.pictures import read_picture
-from data.files.reader import VideoError
-from data.writer import write_gif, write_mp4, write_png_strip
-from flow.generate import Generator
-from models.geometry import Grid, latent_grid
-from runtime.build import build, nearest
-from runtime.checkpoint import digest
+from data.provenance import Fingerprint, Origin, Record, given, make_record, payload, read_record
+from data.remake import asked as asked_again
+from data.remake import verdict, why_not
+from data.watermark import Marked
+from runtime.build import build
 from runtime.config import Config, ConfigError, check, run
 from runtime.device import pick_device
-from runtime.files import write_text
-from training.inference import Networks, Shape, known_prefix, load_networks, make_generator
-
-Known = tuple[Tensor, Tensor] | None  # latents b c f h w and mask (b, f) of given frames
-Progress = Callable[[int, int], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What the command line says in free text: Hydra's grammar and OmegaConf would break or interpret it."""
-
-    prompts: tuple[str, ...]
-    image: str | None
-    run: str
-    out: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One clip to make; its noise hangs on (seed, sample) alone, so it does not matter what else is made beside it."""
-
-    prompt: str
-    sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The frames of one clip, uint8 h w 3, made as they are asked for and not kept: gone through again, they are decoded again.
-
-    Args:
-        latents: 1 c f h w.
-    """
-
-    generator: Generator
-    latents: Tensor
-    shape: Shape
-
-    def __len__(self) -> int:
-        return self.shape.frames
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for frames in self.generator.frames(self.latents):
-            yield from frames[0].numpy()
-
-
-FORMATS: dict[str, Callable[[Path, Decoded, float, Mapping[str, str]], Path]] = {
-    "mp4": lambda stem, video, fps, facts: write_mp4(f"{stem}.mp4", video, fps, metadata=facts),
-    "gif": lambda stem, video, fps, facts: write_gif(f"{stem}.gif", video, fps),
-    "strip": lambda stem, video, fps, facts: write_png_strip(f"{stem}.png", video, enlarge=max(1, 128 // video.shape.height)),
-}
-
-
-def split_command_line(arguments: Sequence[str]) -> tuple[Words, list[str]]:
-    """The free texts, word for word, and what is left for Hydra.
-
-    Raises: ConfigError if --prompt or run= is missing, an option has no value or is unknown.
-    """
-    prompts, images, folders, rest = [], [], {}, []
-    waiting = iter(arguments)
-    for argument in waiting:
-        name, equals, value = argument.partition("=")
-        if name in ("--prompt", "--image"):
-            text = value if equals else next(waiting, None)
-            if text is None:
-                raise ConfigError(f'{name} wants a value: {name} "{"a red circle moves up" if name == "--prompt" else "first.png"}".')
-            (prompts if name == "--prompt" else images).append(text)
-        elif argument.startswith("-"):
-            raise ConfigError(
-                f"{name} is no option of sample.py{nearest(name, ['--prompt', '--image'])}. All else is key=value, see configs/sample.yaml."
-            )
-        elif name in ("run", "out") and equals:
-            folders[name] = value
-        elif name == "guidance" and re.fullmatch(r"[-+]?\d+(\.\d*)?", value):
-            rest.append(f"guidance.scale={value}")  # what people mean by it
-        else:
-            rest.append(argument)
-    if not folders.get("run"):
-        raise ConfigError("run=... is missing: the folder of a trained flow model, for example run=runs/demo/dit.")
-    if not prompts and not images:
-        raise ConfigError('--prompt is missing: --prompt "a red circle moves up", or --prompt "" to let the model choose.')
-    if len(images) > 1:
-        raise ConfigError(f"--image was given {len(images)} times, but every clip has one first frame. Start sample.py once per picture.")
-    return Words(tuple(prompts) or ("",), images[0] if images else None, folders["run"], folders.get("out") or None), rest
+from tasks.clips import FORMATS, Decoded, finished, next_number, shown, slug, writable, write
+from tasks.command import Words, split_command_line
+from tasks.orders import Order, Planned, batches, check_files, orders, texts_of
+from tasks.record import again, asked_for, reasons, settings_of
+from tasks.task import Plan
+from training.inference import Networks, load_networks
+from training.maker import Maker, task_node
 
 
 def check_numbers(config: Config) -> None:
@@ -124,7 +49,7 @@ def check_numbers(config: Config) -> None:
 
     Raises: ConfigError naming the key.
     """
-    whole = {"variations": 1, "steps": 1, "batch_size": 1, "seed": 0, "frames": 1, "height": 1, "width": 1}
+    whole = {"variations": 1, "steps": 1, "batch_size": 1, "seed": 0, "processes": 1, "rank": 0, "ranks": 1, "frames": 1, "height": 1, "width": 1}
     for key, least in whole.items():
         value = config[key]
         optional = value is None and key in ("frames", "height", "width")
@@ -132,148 +57,192 @@ def check_numbers(config: Config) -> None:
             raise ConfigError(f"{key}={value!r} must be a whole number >= {least}. Set {key}.")
     if config["seed"] >= 2**64:
         raise ConfigError(f"seed={config['seed']} must be below 2**64. Set seed.")
+    if config["rank"] >= config["ranks"]:
+        raise ConfigError(f"rank={config['rank']} of ranks={config['ranks']} is none: wanted 0 to ranks - 1. Set rank.")
     if config["fps"] is not None and (type(config["fps"]) not in (int, float) or not 0 < config["fps"] <= 1000):
         raise ConfigError(f"fps={config['fps']!r} must be a number above 0 and at most 1000. Set fps.")
+    if type(config["known_level"]) not in (int, float) or not 0 <= config["known_level"] < 1:
+        raise ConfigError(f"known_level={config['known_level']!r} must be a flow time of at least 0 and below 1. Set known_level.")
+    for key in ("whole", "untrained", "expand_given"):
+        if type(config[key]) is not bool:
+            raise ConfigError(f"{key}={config[key]!r} must be true or false. Set {key}.")
     formats = config["formats"]
-    if not isinstance(formats, list) or not formats or any(name not in FORMATS for name in formats):
+    if formats is not None and (not isinstance(formats, list) or not formats or any(name not in FORMATS for name in formats)):
         raise ConfigError(f"formats={formats!r} must be a list of {', '.join(FORMATS)}: formats=[mp4,gif]. Set formats.")
-    check({key: config[key] for key in ("solver", "guidance", "kernel", "rope") if config[key] is not None})
+    groups = ("task", "rollout", "refine", "noise", "solver", "guidance", "expander", "style", "watermark", "kernel", "rope")
+    check({key: config[key] for key in groups if config[key] is not None})
 
 
-def make(config: Config, words: Words) -> None:
+def make(config: Config, words: Words, arguments: Sequence[str]) -> None:
     """Sample and write every clip of a command."""
     check_numbers(config)
+    if config["processes"] > 1:
+        spread(arguments, config["processes"])
+        return
     device = pick_device(config["device"], "device")
+    if words.again is not None:
+        make_again(config, words, words.again, device)
+        return
     networks = load_networks(words.run, device, build(config["kernel"]))
-    if config["rope"] is not None:
-        networks.dit.rescale(build(config["rope"]))
-    usual = networks.shape
-    shape = Shape(*(getattr(usual, key) if config[key] is None else config[key] for key in ("frames", "height", "width", "fps")))
-    grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
-    known = first_frame(words.image, networks, grid)
-    out = writable(Path(words.out) if words.out else Path(words.run) / "videos")
-    for text in networks.text.cut(words.prompts):
-        note(text)
-
-    clips = [Clip(prompt, sample) for prompt in words.prompts for sample in range(config["variations"])]
-    generator = make_generator(networks, config, device, config["tile"])
-    facts = provenance(config, words, networks, shape)
-    number, size = next_number(out), config["batch_size"]
-    with tqdm(total=-(-len(clips) // size) * config["steps"], desc="sampling", unit="step", disable=None, leave=False) as bar:
-        for start in range(0, len(clips), size):
-            part = clips[start : start + size]
-            begun = time.monotonic()
-            latents = sample(generator, part, grid, shape.fps, config["seed"], known, lambda *_: bar.update())
-            sampling_s = (time.monotonic() - begun) / len(part)
-            for clip, own in zip(part, latents.split(1), strict=True):
-                stem = out / f"{number:03d}-{slug(clip.prompt)}"
-                about = {"prompt": clip.prompt, "seed": config["seed"], "sample": clip.sample, **facts}
-                file, seconds = write(stem, Decoded(generator, own, shape), config["formats"], about, sampling_s)
-                bar.write(f"{file}  {seconds:.2f} s  {shown(clip.prompt)}", file=sys.stdout)
-                number += 1
-    print(f"{len(clips)} clip{'s' * (len(clips) > 1)} of {shape.frames} frames, {shape.width}x{shape.height}, {shape.fps:g} fps in {out}")
+    config = config | {key: getattr(networks.shape, key) for key in ("height", "width", "fps") if config[key] is None}
+    maker = Maker(networks, config, device)
+    every = orders(words, config, maker.style)
+    check_files(every)
+    # Several processes agree on names without a word: a clip is called by its place in the whole command.
+    alone = config["ranks"] == 1
+    out = writable(folder(words))
+    made_by = origin(words.run, networks, device), helpers(config["guidance"], device)
+    press = Press(maker, *made_by, out, next_number(out) if alone else 0, skip=not alone)
+    maker.prepare(every)
+    made = press.run(every[config["rank"] :: config["ranks"]], config["batch_size"])
+    shapes = " or ".join(dict.fromkeys(shape for shape in made))
+    print(f"{len(made)} clip{'s' * (len(made) > 1)} of {shapes} in {out}" if made else f"every clip of this command is in {out} already")
     print("more: variations=4, seed=1, steps=24, guidance.scale=3; how a clip was made stands in the .json beside it")
 
 
-def sample(generator: Generator, clips: Sequence[Clip], grid: Grid, fps: float, seed: int, known: Known, progress: Progress) -> Tensor:
-    """The clips' latents b c f h w; all share one set of known frames."""
-    latents, mask = (None, None) if known is None else (part.expand(len(clips), *part.shape[1:]) for part in known)
-    prompts, samples = [clip.prompt for clip in clips], [clip.sample for clip in clips]
-    return generator.latents(prompts, grid, fps, seed, samples, latents, mask, progress)
+def make_again(config: Config, words: Words, path: str, device: str) -> None:
+    """The clip of a record, by the same networks, settings and files.
 
-
-def first_frame(image: str | None, networks: Networks, grid: Grid) -> Known:
-    """The known latents and mask of one clip whose first frame is given, or None.
-
-    Raises: ConfigError if the file cannot be used.
+    Raises: ConfigError or ValueError with all reasons why that cannot be; RuntimeError if its frames came out otherwise.
     """
-    if image is None:
-        return None
-    try:
-        picture = read_picture(image)
-    except VideoError as error:
-        raise ConfigError(f"--image {image} cannot be used ({error.kind}: {error.detail}). Give a picture or a video file.") from None
-    weights = networks.config["objective"]["conditioning"].get("weights", {})
-    if not any(weights.get(name, 0) > 0 for name in ("first", "first_n")):
-        note("this run was not trained with a given first frame (objective.conditioning.weights has no 'first'): expect little of --image")
-    return known_prefix(networks.vae, picture[None], grid)
+    record, folders = read_record(path), [Path(path).parent, Path()]
+    run_folder = words.run or record["run"]
+    networks = load_networks(run_folder, device, build(record.get("kernel")))
+    torch.set_num_threads(record["threads"])  # sums are cut by them, and so rounded
+    here = origin(run_folder, networks, device)
+    others = helpers(record.get("guidance"), device)
+    found = why_not(record, here, others, folders)
+    if found:
+        raise ConfigError(reasons(path, found))
+    order, config, place = again(asked_again(record, folders), config)
+    maker = Maker(networks, config, device)
+    out = writable(folder(replace(words, run=run_folder)))
+    press = Press(maker, here, others, out, next_number(out), record=record, keep=place)
+    # Kernels may round otherwise for another number of clips: as many as then are made, all of them this one.
+    press.run([order] * config["batch_size"], config["batch_size"])
 
 
-def writable(out: Path) -> Path:
-    """The folder, made and tried.
+class Press:
+    """Makes orders a batch at a time and writes each clip as soon as it can.
 
-    Raises: ConfigError if nothing can be written there.
+    Args:
+        here, others: the networks, and further ones that take part.
+        first: number of the first clip's files.
+        skip: leave out clips that are there already.
+        record: of a clip that is made again, which it keeps; `keep` is its place in the batch, and no other clip is written.
     """
-    probe = out / ".sample-writes-here"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"out={out} cannot be written: {error}. Set out=<a folder that can>.") from None
-    return out
+
+    def __init__(
+        self,
+        maker: Maker,
+        here: Origin,
+        others: Mapping[str, Origin],
+        out: Path,
+        first: int,
+        skip: bool = False,
+        record: Record | None = None,
+        keep: int | None = None,
+    ) -> None:
+        self.maker, self.config, self.out, self.first, self.skip = maker, maker.config, out, first, skip
+        self.here, self.others = here, others
+        self.record, self.keep = record, keep
+        self.settings, self.given = settings_of(maker.config), cache(given)
+
+    def run(self, every: Sequence[Order], size: int) -> list[str]:
+        """What each clip is, in words."""
+        done, count, made = 0, len(every), []
+        with tqdm(unit="step", disable=None, leave=False) as bar:
+
+            def progress(step: int, steps: int) -> None:
+                bar.total, bar.n = steps, step
+                bar.refresh()
+
+            for batch in batches(self._planned(every), size, lambda plan: self.maker.rollout(plan) is not None):
+                bar.set_description(f"{done + 1}-{done + len(batch)} of {count}" if len(batch) > 1 else f"{done + 1} of {count}", refresh=False)
+                begun, parts = time.monotonic(), self.maker.latents(batch, progress)
+                if len(batch) > 1:
+                    clips = [iter([own]) for own in torch.cat(list(parts), dim=2).split(1)]
+                else:
+                    clips = [parts]  # made while it is written
+                sampling_s = (time.monotonic() - begun) / len(batch)
+                for place, ((order, plan), latents) in enumerate(zip(batch, clips, strict=True)):
+                    if self.keep in (None, place):
+                        file, seconds = self._write(order, plan, latents, {"clips": len(batch), "place": place}, sampling_s)
+                        bar.write(f"{file}  {seconds:.2f} s  {shown(order.prompt)}", file=sys.stdout)
+                        made.append(f"{plan.frames} frame{'s' * (plan.frames > 1)}, {order.width}x{order.height}, {order.fps:g} fps")
+                done += len(batch)
+        return made
+
+    def _planned(self, every: Sequence[Order]) -> Iterator[Planned]:
+        for order in every:
+            try:
+                plan = self.maker.plan(order)
+            except ValueError as error:
+                raise ConfigError(f"{order.where}: {error}" if order.where else str(error)) from None
+            if not self.skip or not finished(self._stem(order), self._asked(order, plan) | networks_of(self.here)):
+                yield order, plan
+
+    def _stem(self, order: Order) -> Path:
+        return self.out / f"{self.first + order.number:03d}-{slug(order.prompt)}"
+
+    def _asked(self, order: Order, plan: Plan) -> Config:
+        task, rollout = task_node(self.config, order.files), self.maker.rollout(plan)
+        return asked_for(order, plan, texts_of(self.maker.prompt(order, plan)), task, rollout, self.settings, self.given)
+
+    def _write(self, order: Order, plan: Plan, latents: Iterator[Tensor], batch: Mapping[str, int], sampling_s: float) -> tuple[Path, float]:
+        record = self.record
+        if record is None:
+            record = make_record({**self._asked(order, plan), "shift": self.maker.generator.shift, "batch": dict(batch)}, self.here, self.others)
+        video = Decoded(self.maker.generator, latents, plan.frames, plan.canvas.cyclic)
+        marked = Fingerprint(Marked(video, self.maker.watermark, payload(record)))
+        formats = self.config["formats"] or (["mp4"] if plan.frames > 1 else ["png"])
+        file, seconds = write(self._stem(order), marked, formats, record, sampling_s)
+        if self.record is not None:
+            assert marked.sha256 is not None
+            same, told = verdict(self.record, marked.sha256, self.here)
+            if not same:
+                raise RuntimeError(f"{file}: {told}.")
+            print(told)
+        return file, seconds
 
 
-def note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+def origin(run_folder: str, networks: Networks, device: str) -> Origin:
+    return Origin(run_folder, networks.step, networks.config_sha256, networks.weights_sha256, device, torch.get_num_threads())
 
 
-def provenance(config: Config, words: Words, networks: Networks, shape: Shape) -> dict[str, Any]:
-    """What all clips of a command share."""
-    return {
-        "frames": shape.frames,
-        "fps": shape.fps,
-        "height": shape.height,
-        "width": shape.width,
-        "steps": config["steps"],
-        "solver": config["solver"],
-        "guidance": config["guidance"],
-        "kernel": config["kernel"],
-        "rope": config["rope"],
-        "shift": networks.config["objective"]["shift"],
-        "image": None if words.image is None else {"path": words.image, "sha256": digest(Path(words.image))},
-        "run": words.run,
-        "step": networks.step,
-        "config_sha256": networks.config_sha256,
-        "weights_sha256": networks.weights_sha256,
-        "torch": torch.__version__,
-    }
+def helpers(guidance: Mapping[str, Any] | None, device: str) -> dict[str, Origin]:
+    """The weaker networks that guidance=auto leads away from."""
+    if guidance is None or guidance.get("run") is None:
+        return {}
+    return {"guidance": origin(guidance["run"], load_networks(guidance["run"], device, step=guidance["step"]), device)}
 
 
-def write(stem: Path, video: Decoded, formats: Sequence[str], facts: Mapping[str, Any], sampling_s: float) -> tuple[Path, float]:
-    """The files of one clip, decoded as they are written; the sidecar comes last, so a clip with a sidecar is whole.
+def networks_of(here: Origin) -> Config:
+    return {"config_sha256": here.config_sha256, "weights_sha256": here.weights_sha256}
 
-    Returns: the first file, and the seconds that the clip took with those that its latents took.
-    Raises: RuntimeError if the disk refuses.
+
+def folder(words: Words) -> Path:
+    return Path(words.out) if words.out else Path(words.run) / "videos"
+
+
+def spread(arguments: Sequence[str], processes: int) -> None:
+    """The same command in several processes of this machine, each with its share of the clips; on GPUs in turn.
+
+    Raises: RuntimeError if one of them fails; the others come to their end.
     """
-    metadata = {key: str(facts[key]) for key in ("prompt", "seed", "sample", "config_sha256", "weights_sha256")}
-    begun = time.monotonic()
-    try:
-        files = [FORMATS[name](stem, video, video.shape.fps, metadata) for name in formats]
-        seconds = sampling_s + time.monotonic() - begun
-        write_text(Path(f"{stem}.json"), json.dumps({**facts, "seconds": round(seconds, 3)}, indent=1) + "\n")
-    except OSError as error:
-        raise RuntimeError(f"{stem} could not be written: {error}. The clips before it are kept. Set out=<a folder with space>.") from error
-    return files[0], seconds
-
-
-def next_number(out: Path) -> int:
-    """One more than the highest number in the folder: no clip is ever overwritten."""
-    numbers = [int(found[1]) for path in out.iterdir() if (found := re.match(r"(\d{3,})-", path.name))]
-    return max(numbers, default=-1) + 1
-
-
-def slug(prompt: str, length: int = 48) -> str:
-    """A file name from a prompt: plain letters, digits and dashes, so that it can be written on any disk."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:length].rstrip("-")
-    return words or ("clip" if prompt.strip() else "no-prompt")
-
-
-def shown(prompt: str) -> str:
-    """A prompt on one line of at most 80 characters, whatever is in it."""
-    line = json.dumps(prompt, ensure_ascii=False)
-    return line if len(line) <= 80 else f"{line[:76]}..."
+    cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    rest = [argument for argument in arguments if argument.partition("=")[0] not in ("processes", "rank", "ranks")]
+    started = []
+    for rank in range(processes):
+        own = {"OMP_NUM_THREADS": str(max(1, cores // processes))} | os.environ
+        if gpus > 1:
+            own["CUDA_VISIBLE_DEVICES"] = str(rank % gpus)
+        command = [sys.executable, str(Path(__file__).resolve()), *rest, f"rank={rank}", f"ranks={processes}"]
+        started.append(subprocess.Popen(command, env=own))
+    failed = [rank for rank, process in enumerate(started) if process.wait() != 0]
+    if failed:
+        told = ", ".join(map(str, failed))
+        raise RuntimeError(f"{len(failed)} of {processes} processes failed (rank {told}); their messages stand above, finished clips are kept.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -289,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"error: {error}\n`python sample.py` alone shows examples.", file=sys.stderr)
         raise SystemExit(1) from None
-    run("sample", lambda config: make(config, words), rest)
+    run("sample", lambda config: make(config, words, arguments), rest)
 
 
 if __name__ == "__main__":

@@ -284,5 +284,7 @@ class InBetween:
             raise ConfigError(f"{files.videos[0]} has {len(source)} frames at {studio.fps / self.factor:g} fps, too few to make some between them.")
         frames = 1 + (count - 1) * self.factor
         if studio.frames not in (None, frames):
-            raise ConfigError(f"frames={studio.frames}, and {count} frames of {files.videos[0]} become {frames} with task.factor={self.factor}. Set frames=null.")
+            raise ConfigError(
+                f"frames={studio.frames}, and the {count} frames of {files.videos[0]} become {frames} by task.factor={self.factor}. Set frames=null."
+            )
         return planned(studio, [Segment(number * self.factor, source[number : number + 1]) for number in range(count)], frames, windows=False)

@@ -9,35 +9,67 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flow.generate import Generator
+from flow.canvas import joined
+from flow.generate import Generator, Prompt
 from flow.rollout import Rollout
 from runtime.build import ConfigError
-from tasks.task import Plan, Task
+from tasks.task import Needs, Plan, Task
 
 Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Clips to make from one plan: prompts, the numbers that their noise hangs on, and what they are to be led away from."""
+    """Clips to make at once: what is said of each, the numbers that its noise hangs on, and what it is to be led away from."""
 
-    prompts: Sequence[str]
+    prompts: Sequence[Prompt]
     samples: Sequence[int]
     seed: int
     negatives: Sequence[str] = ()
 
 
-def latents(generator: Generator, plan: Plan, job: Job, rollout: Rollout | None = None, progress: Progress | None = None) -> Iterator[Tensor]:
+@dataclass(frozen=True, slots=True)
+class AsTrained:
+    """Windows of the length that a run was trained on, for clips that are longer.
+
+    Args:
+        overlap: latent frames that are handed on; None: half of a window.
+        level: flow time of what is handed on.
+    """
+
+    overlap: int | None = None
+    level: float = 0.0
+
+    def rollout(self, trained: int) -> Rollout | None:
+        """Args:
+            trained: latent frames of the clips of training.
+        Returns: None if those were too short to hand anything on.
+        """
+        window = trained - 1
+        return None if window < 2 else Rollout(window, window // 2 if self.overlap is None else self.overlap, self.level)
+
+
+def in_windows(plan: Plan, rollout: Rollout | None) -> bool:
+    """Whether a plan is made window by window."""
+    return rollout is not None and plan.windows and plan.canvas.shown > rollout.window + 1
+
+
+def latents(
+    generator: Generator, plans: Sequence[Plan], job: Job, rollout: Rollout | None = None, progress: Progress | None = None
+) -> Iterator[Tensor]:
     """Latent frames b c k h w in order, each as soon as it is made where windows go forwards.
 
     Args:
-        rollout: by which a plan that may be made in windows is made where it is longer than one of them; None: at once.
+        plans: one per clip, of one shape.
+        rollout: by which plans that may be made in windows are made where they are longer than one of them; None: at once.
     """
-    prompts, canvas = [plan.script(prompt) for prompt in job.prompts], plan.repeated(len(job.prompts))
-    if rollout is None or not plan.windows or canvas.shown <= rollout.window + 1:
-        yield generator.paint(canvas, prompts, job.seed, job.samples, 0, job.negatives, progress)
+    plan = plans[0]
+    same = all(other is plan for other in plans)  # then what is given takes no memory twice
+    canvas = plan.repeated(len(plans)) if same else joined([other.canvas for other in plans])
+    if rollout is None or not in_windows(plan, rollout):
+        yield generator.paint(canvas, job.prompts, job.seed, job.samples, 0, job.negatives, progress)
         return
-    found = rollout.paint(generator, canvas, prompts, job.seed, job.samples, plan.begin, job.negatives, progress)
+    found = rollout.paint(generator, canvas, job.prompts, job.seed, job.samples, plan.begin, job.negatives, progress)
     if plan.begin == 0:
         yield from (part for _, part in found)
         return
@@ -77,6 +109,38 @@ class Refine:
         """The plan of one clip in full size, begun from its draft 1 c f h w."""
         return full.with_canvas(full.canvas.begun(self.enlarged(draft.cpu()), self.strength))
 
+    def draft_size(self, height: int, width: int, stride: int) -> tuple[int, int]:
+        """Height and width of the draft, px.
+
+        Args:
+            stride: of the VAE, px.
+        Raises: ConfigError if the VAE has no latents of that size.
+        """
+        for key, size in (("height", height), ("width", width)):
+            step = self.factor * stride
+            if size % step:
+                near = max(step, round(size / step) * step)
+                raise ConfigError(f"{key}={size} has no draft of 1/{self.factor} of it: it must be a multiple of {step}. Set {key}={near}.")
+        return height // self.factor, width // self.factor
+
+
+def refined(
+    draft: tuple[Generator, Sequence[Plan]],
+    full: tuple[Generator, Sequence[Plan]],
+    refine: Refine,
+    job: Job,
+    rollout: Rollout | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Tensor]:
+    """As `latents`, in two stages.
+
+    Args:
+        draft, full: the generators, which differ in their noise, and the plans in each size.
+    """
+    small = torch.cat(list(latents(*draft, job, rollout, progress)), dim=2)
+    plans = [refine.second(plan, own) for plan, own in zip(full[1], small.split(1), strict=True)]
+    yield from latents(full[0], plans, job, rollout, progress)
+
 
 def missing(task: Task, conditioning: Mapping[str, Any]) -> list[str]:
     """Which patterns a run's training did not show that a task relies on, in words; empty if it showed all.
@@ -84,9 +148,18 @@ def missing(task: Task, conditioning: Mapping[str, Any]) -> list[str]:
     Args:
         conditioning: the run's objective.conditioning.
     """
+    return _lacking(task.needs, task.windows_needed, conditioning)
+
+
+def missing_for_windows(plan: Plan, conditioning: Mapping[str, Any]) -> list[str]:
+    """The same for a plan that is made window by window."""
+    return _lacking([("first_n",), *([("last_n",)] if plan.begin else [])], True, conditioning)
+
+
+def _lacking(needs: Needs, windows: bool, conditioning: Mapping[str, Any]) -> list[str]:
     weights = conditioning.get("weights", {})
-    lacking = [" or ".join(names) for names in task.needs if not any(weights.get(name, 0) > 0 for name in names)]
+    lacking = [" or ".join(names) for names in needs if not any(weights.get(name, 0) > 0 for name in names)]
     found = [f"objective.conditioning.weights has no {names}" for names in lacking]
-    if task.windows_needed and not conditioning.get("windows", 0) > 0:
+    if windows and not conditioning.get("windows", 0) > 0:
         found.append("objective.conditioning.windows is 0: it never saw a piece of a longer video")
     return found

@@ -28,20 +28,22 @@ def kept_positions(kept: np.ndarray, stride: int, halo: int) -> np.ndarray:
     return np.asarray(windows.all(axis=(2, 3)))
 
 
-def masked(studio: Studio, source: Video, kept: np.ndarray) -> Plan:
+def masked(studio: Studio, source: Video, kept: np.ndarray, margin: int | None) -> Plan:
     """A plan in which a region of every frame is given.
 
     Args:
         kept: (h, w) bool.
+        margin: latent positions around what is made that are made too; None: all that see something of it.
     Raises: ConfigError if the region gives no latent position, or all of them.
     """
-    positions = kept_positions(kept, studio.stride[1], studio.halo)
+    halo = studio.halo if margin is None else margin
+    positions = kept_positions(kept, studio.stride[1], halo)
     if not positions.any() or positions.all():
         what = "nothing" if not positions.any() else "everything"
-        side = studio.stride[1] * (1 + 2 * studio.halo)
+        side = studio.stride[1] * (1 + 2 * halo)
         raise ConfigError(
             f"the mask keeps {what} that the VAE makes of kept pixels alone: {kept.mean():.0%} of the picture is kept, and a latent position "
-            f"sees {side}x{side} px. Give a mask with larger areas, or a larger picture (height, width)."
+            f"sees {side}x{side} px. Give a mask with larger areas, or a larger picture (height, width), or set task.margin=1."
         )
     canvas = studio.blank(len(source))
     mask = torch.from_numpy(positions)[None, None].expand(1, canvas.shown, -1, -1)
@@ -67,14 +69,29 @@ def source_frames(files: Files, studio: Studio, task: str) -> Video:
     return found[:frames]
 
 
+def check_margin(margin: int | None) -> None:
+    if margin is not None and margin < 0:
+        raise ConfigError(f"task.margin={margin} must be a number of latent positions from 0 on, or null. Set task.margin.")
+
+
 @dataclass(frozen=True, slots=True)
 class Inpaint:
-    """What a mask shows white is made anew in every frame, the rest is kept: --mask FILE, of the source's own size."""
+    """What a mask shows white is made anew in every frame, the rest is kept: --mask FILE, of the source's own size.
 
+    Args:
+        margin: latent positions around it that are made anew too; None: all in which the encoder sees something of it. Fewer keep more of the
+            source, whose kept positions then tell a little of what was there.
+    Raises: ValueError if it is below 0.
+    """
+
+    margin: int | None = None
     name: ClassVar[str] = "inpaint"
     uses: ClassVar[Sequence[str]] = ("videos", "images", "mask")
     needs: ClassVar[Needs] = (("none",),)
     windows_needed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_margin(self.margin)
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         source = source_frames(files, studio, "inpaint")
@@ -83,7 +100,7 @@ class Inpaint:
         kept = sources.mask(files.mask, *source.shape[1:3])
         drawn = np.repeat(kept[None, :, :, None].astype(np.uint8) * 255, 3, axis=3)
         fitted = fit(drawn, studio.height, studio.width)[0].min(axis=2) == 255
-        return masked(studio, fit(source, studio.height, studio.width), fitted)
+        return masked(studio, fit(source, studio.height, studio.width), fitted, self.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +109,12 @@ class Outpaint:
 
     Args:
         scale: side of the given picture over that of the larger one, below 1.
-    Raises: ValueError if it is out of range.
+        margin: as for `Inpaint`.
+    Raises: ValueError if one is out of range.
     """
 
     scale: float
+    margin: int | None = None
     name: ClassVar[str] = "outpaint"
     uses: ClassVar[Sequence[str]] = ("videos", "images")
     needs: ClassVar[Needs] = (("none",),)
@@ -104,6 +123,7 @@ class Outpaint:
     def __post_init__(self) -> None:
         if not 0 < self.scale < 1:
             raise ConfigError(f"task.scale={self.scale} leaves no surroundings: it must be above 0 and below 1. Set task.scale.")
+        check_margin(self.margin)
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         step = studio.stride[1]
@@ -114,4 +134,4 @@ class Outpaint:
         # The edge is repeated outwards: what no kept position sees, but the encoder wants something there.
         wide = np.pad(source, ((0, 0), *edges, (0, 0)), mode="edge")
         kept = np.pad(np.ones(inner, bool), edges)
-        return masked(studio, wide, kept)
+        return masked(studio, wide, kept, self.margin)

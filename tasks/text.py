@@ -19,7 +19,7 @@ class TextToVideo:
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         frames = studio.frames or studio.usual
-        return Plan(studio.blank(frames), frames)
+        return Plan(studio.blank(frames), frames, windows=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,20 @@ from runtime.config import CONFIGS, ROOT, Config, ConfigError, build, check, com
 
 EXPERIMENTS = sorted(str(path.relative_to(CONFIGS / "experiment").with_suffix("")) for path in (CONFIGS / "experiment").rglob("*.yaml"))
 ENTRIES = {path.stem: [] for path in CONFIGS.glob("*.yaml")} | {"train": ["run=x", "data=world"], "make_world": ["out=x"], "report": ["root=x"]}
-ENTRIES |= {"evaluate": ["run=x"], "check_data": ["data.train=x", "objective=vae"], "sample": ["run=x"]}
+ENTRIES |= {"evaluate": ["run=x"], "showcase": ["run=x"], "check_data": ["data.train=x", "objective=vae"], "sample": ["run=x"]}
 ENTRIES |= {"cache_latents": ["data.train=x", "vae_run=y"], "ablate": ["ablation=qk_norm"], "compare": ["runs=[x,y]"]}
 # Options that need a file of the user's, with a stand-in; their config is checked, not built.
 FROZEN = ["objective.text.path=x", "objective.text.width=8"]
 NEEDS_A_FOLDER = {"objective/text/t5": FROZEN, "objective/text/gemma": FROZEN, "data/videos": ["data.train=x", "data.val=y"]}
+NEEDS_A_FOLDER |= {"expander/language_model": ["expander.path=x"], "noise/towards": ["noise.seed=1"]}
 NEEDS_A_FOLDER |= {"objective/vae/wan": ["objective.vae.base_dim=8"]}  # or an extra: diffusers
 NEEDS_A_FOLDER |= {"objective/perceptual/lpips": ["objective.perceptual.path=x"], "objective/perceptual/learnt": ["objective.perceptual.run=x"]}
 # Groups of objective=vae; of those inside another, what that one must be.
 OF_A_VAE = ("objective/vae", "objective/part", "objective/perceptual", "objective/adversary")
 INSIDE = {"objective/adversary/game": ["objective/adversary=patch"]}
-ENTRY_OF = {"solver": "sample", "guidance": "sample", "ablation": "ablate", "engine": "ablate"}  # the others are groups of train.py
+# The others are groups of train.py.
+OF_SAMPLE = ("solver", "guidance", "expander", "style", "watermark", "task", "rollout", "refine", "noise")
+ENTRY_OF = {**dict.fromkeys(OF_SAMPLE, "sample"), "ablation": "ablate", "engine": "ablate"}
 
 
 def _options() -> list[tuple[str, str]]:

@@ -14,58 +14,17 @@ from PIL import Image
 
 import sample
 from data.files.reader import read_video
+from data.writer import write_mp4
 from flow.generate import Generator
-from runtime.build import build
-from runtime.checkpoint import Checkpoints
-from runtime.config import dump
-from training.ema import network_state
+from tasks.clips import FORMATS
 from training.inference import known_prefix, load_networks, load_vae, make_generator
-from training.vae_bundle import bundle_vae
 
 ROOT = Path(sample.__file__).parent
-VAE = {
-    "_target_": "models.vae.VideoVAE",
-    "stride_t": 4,
-    "stride_s": 8,
-    "latent_channels": 4,
-    "widths": [8],
-    "encoder_depths": [1],
-    "decoder_depths": [1],
-}
-VAE |= {"look_back": 1, "decoder_look_back": 1}
-DIT = {"_target_": "models.dit.DiT", "latent_channels": 4, "width": 16, "depth": 1, "heads": 1, "text_width": 16, "patch": [1, 1, 1]}
-TEXT = {"_target_": "models.text.TextTransformer", "width": 16, "depth": 1, "heads": 1, "max_tokens": 6}
-TEXT |= {"tokenizer": {"_target_": "models.text.WordTokenizer", "buckets": 64}}
-DATA = {"shape": {"_target_": "data.shapes.Fixed", "frames": 9, "height": 16, "width": 24, "grid": [4, 16, 16]}, "fps": 8}
-KNOWN = {"_target_": "flow.conditioning.KnownFrames", "weights": {"none": 0.7, "first": 0.3}}
 
 
-def loud(module: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Weights that make every input matter, as a new network's zeroed gates do not."""
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.3)
-    return module
-
-
-def save_run(folder: Path, config: dict, networks: dict[str, torch.nn.Module], step: int = 7) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text(dump(config))
-    state = network_state(networks)
-    Checkpoints(folder / "checkpoints").save(step, {"weights": {k: torch.zeros_like(v) for k, v in state.items()}, "ema": state}, {})
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    vae = loud(build(VAE), 1)
-    vae.set_statistics(torch.full((4,), 0.1), torch.full((4,), 0.7))
-    save_run(root / "vae", {"objective": {"_target_": "training.vae_objective.VAEObjective", "vae": VAE}, "data": DATA}, {"vae": vae})
-    objective = {"_target_": "training.flow_objective.FlowObjective", "dit": DIT, "text": TEXT, "vae": VAE, "shift": 2.0, "conditioning": KNOWN}
-    save_run(root / "dit", {"run": "dit", "objective": objective, "data": DATA}, {"dit": loud(build(DIT), 2), "text": loud(build(TEXT), 3)})
-    bundle_vae(str(root / "vae"), VAE, root / "dit")
-    return root
+@pytest.fixture
+def runs(flow_runs) -> Path:
+    return flow_runs.root
 
 
 def call(*arguments: object) -> None:
@@ -86,10 +45,12 @@ def test_each_prompt_gives_clips_with_sidecars(runs, tmp_path, capsys):
     stems = ["000-a-red-circle", "001-a-red-circle", "002-it-grows", "003-it-grows"]
     assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("mp4", "json"))
     facts = sidecar(tmp_path / "a" / "003-it-grows.mp4")
-    said = {"prompt": "it grows", "seed": 5, "sample": 1, "frames": 9, "fps": 8, "height": 16, "width": 24, "steps": 3, "image": None, "step": 7}
-    assert said.items() <= facts.items()
-    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 4.0, "frames": 4.0}
-    assert {"run", "solver", "shift", "config_sha256", "weights_sha256", "seconds", "torch"} <= set(facts)
+    said = {"prompt": "it grows", "seed": 5, "sample": 1, "frames": 9, "fps": 8, "height": 16, "width": 24, "steps": 3, "files": {}, "step": 7}
+    assert {key: facts[key] for key in said} == said
+    assert facts["texts"] == ["it grows"]
+    off = dict.fromkeys(("project", "interval", "rescale", "zero_init"))
+    assert facts["guidance"] == {"_target_": "flow.guidance.ClassifierFree", "scale": 4.0, "frames": 4.0, **off}
+    assert {"run", "solver", "shift", "config_sha256", "weights_sha256", "frames_sha256", "seconds", "versions"} <= set(facts)
     assert frames(tmp_path / "a" / "000-a-red-circle.mp4").shape == (9, 16, 24, 3)
     printed = capsys.readouterr().out
     assert printed.count(".mp4") == 4
@@ -111,12 +72,14 @@ def test_a_clip_depends_on_its_prompt_seed_and_number_alone(runs, tmp_path):
 
 def test_rope_is_rescaled_and_the_back_end_chosen_by_key(runs, tmp_path):
     long = ("frames=17", "--prompt", "x")
-    call(f"run={runs}/dit", f"out={tmp_path}/a", *long)
+    call(f"run={runs}/dit", f"out={tmp_path}/a", *long, "whole=false")
     call(f"run={runs}/dit", f"out={tmp_path}/b", *long, "objective/dit/rope@rope=interpolation", "rope.factors=[2,1,1]")
-    call(f"run={runs}/dit", f"out={tmp_path}/c", *long, "objective/dit/kernel@kernel=naive")
-    trained, scaled, naive = (frames(tmp_path / name / "000-x.mp4").astype(int) for name in "abc")
+    call(f"run={runs}/dit", f"out={tmp_path}/c", *long, "objective/dit/kernel@kernel=naive", "whole=false")
+    call(f"run={runs}/dit", f"out={tmp_path}/d", *long)
+    trained, scaled, naive, within = (frames(tmp_path / name / "000-x.mp4").astype(int) for name in "abcd")
     assert np.abs(trained - scaled).max() > 10
     assert np.abs(trained - naive).max() <= 3
+    assert np.abs(within - scaled).max() <= 3  # twice the trained length within the trained time: the same angles
     assert sidecar(tmp_path / "b" / "000-x.mp4")["rope"]["factors"] == [2, 1, 1]
     assert sidecar(tmp_path / "c" / "000-x.mp4")["kernel"] == {"_target_": "models.kernels.Naive"}
     with pytest.raises(SystemExit):
@@ -145,16 +108,17 @@ def test_size_length_rate_solver_and_guidance_are_keys(runs, tmp_path):
     facts = sidecar(tmp_path / "000-x.mp4")
     assert (facts["solver"], facts["guidance"]["scale"], facts["fps"]) == ({"_target_": "flow.solvers.Heun"}, 3, 12.5)
     assert Image.open(tmp_path / "000-x.gif").n_frames == 5
-    assert Image.open(tmp_path / "000-x.png").width > 16
+    assert Image.open(tmp_path / "000-x.strip.png").width > 16
 
 
 def test_tiles_change_no_clip(runs, tmp_path):
     size = ("frames=5", "height=48", "width=64")
     for tile in ("auto", "null", "16"):
         call(f"run={runs}/dit", f"out={tmp_path}/{tile}", "--prompt", "x", *size, f"tile={tile}", "formats=[strip,mp4]")
-    whole, tiled = (np.asarray(Image.open(tmp_path / tile / "000-x.png")).astype(int) for tile in ("null", "16"))
+    whole, tiled = (np.asarray(Image.open(tmp_path / tile / "000-x.strip.png")).astype(int) for tile in ("null", "16"))
     assert np.abs(tiled - whole).max() <= 1  # the last bits may tip a rounding to 8 bits
-    assert (tmp_path / "auto/000-x.mp4").read_bytes() == (tmp_path / "null/000-x.mp4").read_bytes()
+    auto, null = (frames(tmp_path / tile / "000-x.mp4") for tile in ("auto", "null"))
+    assert (auto == null).all()
 
 
 def test_frames_are_asked_for_while_later_ones_are_not_yet_decoded(runs, tmp_path, monkeypatch):
@@ -174,15 +138,15 @@ def test_frames_are_asked_for_while_later_ones_are_not_yet_decoded(runs, tmp_pat
                 events.append(f"asked for {number}")
                 yield picture
 
-    whole_frames = Generator.frames
+    decoded = Generator.decoded
 
     def frames_noted(self, latents):
-        for piece in whole_frames(self, latents):
+        for piece in decoded(self, latents):
             events.append(f"decoded {piece.shape[1]}")
             yield piece
 
-    monkeypatch.setattr(Generator, "frames", frames_noted)
-    monkeypatch.setitem(sample.FORMATS, "mp4", lambda stem, video, fps, facts: sample.write_mp4(f"{stem}.mp4", Noted(video), fps))
+    monkeypatch.setattr(Generator, "decoded", frames_noted)
+    monkeypatch.setitem(FORMATS, "mp4", lambda stem, video, record: write_mp4(f"{stem}.mp4", Noted(video), record["fps"]))
     call(f"run={runs}/dit", f"out={tmp_path}", "--prompt", "x")
     later = [["decoded 4", *[f"asked for {n}" for n in range(start, start + 4)]] for start in (1, 5)]
     assert events == ["decoded 1", "asked for 0", *later[0], *later[1]]
@@ -190,12 +154,9 @@ def test_frames_are_asked_for_while_later_ones_are_not_yet_decoded(runs, tmp_pat
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 24, 40), (5, 8, 8), (1, 16, 8), (5, 40, 24)])
-def test_grids_that_no_patch_divides_and_single_frames_are_sampled(runs, tmp_path, count, height, width):
-    other = tmp_path / "patched"
-    config = load_networks(runs / "dit").config
-    objective = {**config["objective"], "dit": DIT | {"patch": [1, 2, 2]}}
-    save_run(other, {**config, "objective": objective}, {"dit": loud(build(objective["dit"]), 2), "text": loud(build(TEXT), 3)})
-    bundle_vae(str(runs / "vae"), VAE, other)
+def test_grids_that_no_patch_divides_and_single_frames_are_sampled(flow_runs, runs, tmp_path, count, height, width):
+    dit = load_networks(runs / "dit").config["objective"]["dit"]
+    other = flow_runs.save(tmp_path / "patched", {"none": 1.0}, dit={**dit, "patch": [1, 2, 2]})
     size = (f"frames={count}", f"height={height}", f"width={width}")
     call(f"run={other}", f"out={tmp_path}/o", "--prompt", "x", *size, "formats=[mp4,gif,strip]", "steps=1")
     assert frames(tmp_path / "o" / "000-x.mp4").shape == (count, height, width, 3)
@@ -212,8 +173,7 @@ from flow.guidance import NoGuidance
 from flow.solvers import Euler
 from models.vae_tiles import decode_tiled
 from runtime.config import build, compose
-from sample import Decoded
-from training.inference import Shape
+from tasks.clips import Decoded
 
 file, frames, tile = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)
@@ -227,7 +187,7 @@ def status(name):
 
 before = status("VmRSS")
 latents = torch.randn(1, vae.latent_channels, 1 + (frames - 1) // vae.stride[0], 256 // vae.stride[1], 256 // vae.stride[2])
-write_mp4(file, Decoded(generator, latents, Shape(frames, 256, 256, 8.0)), 8)
+write_mp4(file, Decoded(generator, [latents], frames), 8)
 print(status("VmHWM") - before)
 """
 
@@ -265,8 +225,10 @@ def test_pictures_of_any_size_and_mode_become_the_first_frame(runs, tmp_path, mo
     picture.save(tmp_path / "given.png")
     call(f"run={runs}/dit", f"out={tmp_path}/out", "--image", tmp_path / "given.png", "--prompt", "x")
     facts = sidecar(tmp_path / "out" / "000-x.mp4")
-    assert facts["image"]["path"] == str(tmp_path / "given.png")
-    assert len(facts["image"]["sha256"]) == 64
+    (image,) = facts["files"]["images"]
+    assert image["path"] == str(tmp_path / "given.png")
+    assert len(image["sha256"]) == 64
+    assert facts["task"] == {"_target_": "tasks.given.ImageToVideo"}
 
 
 def test_the_given_first_frame_is_the_vaes_own_reconstruction_of_it(runs):
@@ -288,26 +250,25 @@ def test_a_video_file_gives_its_first_frame(runs, tmp_path):
     assert (tmp_path / "next" / "000-no-prompt.mp4").exists()
 
 
-def test_an_image_for_a_run_without_known_frames_is_noted(runs, tmp_path, capsys):
-    other = tmp_path / "free"
-    networks = load_networks(runs / "dit")
-    free = {**networks.config["objective"], "conditioning": KNOWN | {"weights": {"none": 1.0}}}
-    save_run(other, {**networks.config, "objective": free}, {"dit": networks.dit, "text": networks.text})
-    bundle_vae(str(runs / "vae"), VAE, other)
+def test_a_run_that_was_not_trained_for_a_task_goes_on_only_if_that_is_wanted(flow_runs, tmp_path, capsys):
+    other = flow_runs.save(tmp_path / "free", {"none": 1.0})
     Image.new("RGB", (24, 16)).save(tmp_path / "given.png")
-    call(f"run={other}", "--image", tmp_path / "given.png", "steps=1")
-    assert "not trained with a given first frame" in capsys.readouterr().err
+    given = (f"run={other}", "--image", tmp_path / "given.png", "steps=1")
+    told = refused(capsys, *given)
+    assert "not trained for task=i2v: objective.conditioning.weights has no first or first_n" in told
+    assert "set untrained=true" in told
+    call(*given, "untrained=true")
+    assert "note: this run was not trained for task=i2v" in capsys.readouterr().err
     assert (other / "videos" / "000-no-prompt.mp4").exists()  # the default folder
 
 
-def test_averaged_weights_are_used_and_a_damaged_checkpoint_is_passed_over(runs, tmp_path):
+def test_averaged_weights_are_used_and_a_damaged_checkpoint_is_passed_over(flow_runs, runs, tmp_path):
     run = tmp_path / "run"
     networks = load_networks(runs / "dit")
     for step, factor in ((1, 1.0), (2, 2.0)):
         with torch.no_grad():
             networks.dit.head.weight.mul_(factor)
-        save_run(run, networks.config, {"dit": networks.dit, "text": networks.text}, step)
-    bundle_vae(str(runs / "vae"), VAE, run)
+        flow_runs.save(run, {"none": 1.0}, step=step, networks={"dit": networks.dit, "text": networks.text})
     assert load_networks(run).step == 2
     assert torch.equal(load_networks(run).dit.head.weight, networks.dit.head.weight)
     broken = run / "checkpoints" / "step-00000002" / "ema.safetensors"
@@ -358,6 +319,19 @@ def refused(capsys, *arguments) -> str:
         (["--image", "no such.png"], ["no such.png", "missing"]),
         (["--image", "setup.cfg"], ["setup.cfg", "cannot be used"]),
         (["--image", "a", "--image", "b"], ["2 times"]),
+        (["--mask", "setup.cfg"], ["--mask is given", "task=inpaint"]),
+        (["--mask", "setup.cfg", "task=t2v"], ["--mask is of no use to task=t2v"]),
+        (["--video", "setup.cfg", "task=extend", "untrained=true"], ["setup.cfg", "cannot be used"]),
+        (["task=i2w"], ["task=i2w", "i2v"]),
+        (["task=extend", "task.side=left", "--video", "setup.cfg"], ["side='left'"]),
+        (["known_level=1"], ["known_level=1"]),
+        (["untrained=2"], ["untrained=2"]),
+        (["rank=2", "ranks=2"], ["rank=2 of ranks=2"]),
+        (["rollout.window=1"], ["window"]),
+        (["refine=draft"], ["width=24", "Set width=32"]),
+        (["--negative", "x", "guidance=none"], ["negative prompt"]),
+        (["watermark=invisible"], ["watermark"]),
+        (["expander=world"], ["the world does not know"]),
         (["--prompt"], ["--prompt wants a value"]),
         (["--prmpt", "y"], ["--prmpt", "did you mean '--prompt'"]),
         (["-m"], ["-m is no option"]),
@@ -376,7 +350,7 @@ def test_bad_values_are_refused_by_name(runs, tmp_path, capsys, arguments, says,
     assert not list(tmp_path.glob("o/*"))
 
 
-def test_folders_that_are_no_flow_run_are_refused_by_what_they_are(runs, tmp_path, capsys):
+def test_folders_that_are_no_flow_run_are_refused_by_what_they_are(flow_runs, runs, tmp_path, capsys):
     assert "trained a VAE" in refused(capsys, f"run={runs}/vae", "--prompt", "x")
     assert "not a run folder" in refused(capsys, f"run={tmp_path}/nothing", "--prompt", "x")
     assert "run=... is missing" in refused(capsys, "--prompt", "x")
@@ -385,7 +359,8 @@ def test_folders_that_are_no_flow_run_are_refused_by_what_they_are(runs, tmp_pat
     empty.mkdir()
     (empty / "config.yaml").write_text((runs / "dit" / "config.yaml").read_text())
     assert "no complete checkpoint" in refused(capsys, f"run={empty}", "--prompt", "x")
-    save_run(empty, load_networks(runs / "dit").config, {"dit": build(DIT | {"depth": 2}), "text": build(TEXT)})
+    flow_runs.save(empty, {"none": 1.0}, dit={**load_networks(runs / "dit").config["objective"]["dit"], "depth": 2})
+    (empty / "config.yaml").write_text((runs / "dit" / "config.yaml").read_text())
     assert "unexpected" in refused(capsys, f"run={empty}", "--prompt", "x")
 
 
@@ -397,13 +372,15 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_sampling(runs
 def test_a_disk_that_fills_up_keeps_the_clips_before(runs, tmp_path, capsys, monkeypatch):
     written = []
 
-    def full(stem, video, fps, facts):
+    whole = FORMATS["mp4"]
+
+    def full(stem, video, record):
         if written:
             raise OSError(28, "No space left on device")
         written.append(stem)
-        return sample.write_mp4(f"{stem}.mp4", video, fps)
+        return whole(stem, video, record)
 
-    monkeypatch.setitem(sample.FORMATS, "mp4", full)
+    monkeypatch.setitem(FORMATS, "mp4", full)
     assert "No space left" in refused(capsys, f"run={runs}/dit", f"out={tmp_path}/o", "--prompt", "x", "variations=2")
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000-x.json", "000-x.mp4"]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from data.prompts.expander import AsWritten
@@ -38,9 +39,12 @@ class Maker:
         self.style, expander, noise = build(config["style"]), build(config["expander"]), build(config["noise"])
         self._say = told(self.style, expander)
         self._say_beside = self._say if config["expand_given"] else told(self.style, AsWritten())  # pictures say themselves what they show
+        self.watermark = build(config["watermark"])
         self._refine: Refine | None = None if config["refine"] is None else build(config["refine"])
-        self.generator = make_generator(networks, config, device, config["tile"], noise)
-        self._draft = None if self._refine is None else make_generator(networks, config, device, config["tile"], Coarse(self._refine.factor, noise))
+        whole = config["whole"] and config["rope"] is None
+        self.generator = make_generator(networks, config, device, config["tile"], noise, whole)
+        drafted = None if self._refine is None else Coarse(self._refine.factor, noise)
+        self._draft = None if drafted is None else make_generator(networks, config, device, config["tile"], drafted, whole)
         self._plans = lru_cache(maxsize=2)(self._plan)  # neighbours share theirs; more would hold many clips' frames
         self._noted: set[str] = set()
 
@@ -65,6 +69,8 @@ class Maker:
                     heard |= dict.fromkeys([*texts_of(self.prompt(order, self.plan(order))), order.negative])
                 except ValueError as error:
                     raise ConfigError(f"{order.where}: {error}" if order.where else str(error)) from None
+        for height, width in dict.fromkeys((order.height, order.width) for order in orders):
+            next(iter(self.watermark([np.zeros((height, width, 3), np.uint8)])))  # one that has no room there says so
         for text in self.networks.text.cut(list(heard)):
             self.note(text)
 
