@@ -193,7 +193,8 @@ class Press:
         record = self.record
         if record is None:
             record = make_record({**self._asked(order, plan), "shift": self.maker.generator.shift, "batch": dict(batch)}, self.here, self.others)
-        video = Decoded(self.maker.generator, latents, plan.frames, plan.canvas.cyclic)
+        given = plan.as_given(self.maker.generator.frames) if self.config["as_given"] else None
+        video = Decoded(self.maker.generator, latents, plan.frames, plan.canvas.cyclic, given)
         marked = Fingerprint(Marked(video, self.maker.watermark, payload(record)))
         formats = self.config["formats"] or (["mp4"] if plan.frames > 1 else ["png"])
         file, seconds = write(self._stem(order), marked, formats, record, sampling_s)

@@ -29,11 +29,14 @@ class Decoded:
         parts: latent frames 1 c k h w in order, as they are made.
         frames: pixel frames of the clip.
         cyclic: whether the last frame is followed by the first; then all is made before the first frame is decoded.
+        given: frames h w 3 by number that are shown instead of what is decoded.
     """
 
-    def __init__(self, generator: Generator, parts: Iterable[Tensor], frames: int, cyclic: bool = False) -> None:
+    def __init__(
+        self, generator: Generator, parts: Iterable[Tensor], frames: int, cyclic: bool = False, given: Mapping[int, np.ndarray] | None = None
+    ) -> None:
         self._generator, self._coming, self._kept = generator, iter(parts), list[Tensor]()
-        self._frames, self._cyclic = frames, cyclic
+        self._frames, self._cyclic, self._given = frames, cyclic, given or {}
 
     def __len__(self) -> int:
         return self._frames
@@ -41,8 +44,8 @@ class Decoded:
     def __iter__(self) -> Iterator[np.ndarray]:
         latents = self._latent_frames()
         decoded = self._generator.frames(torch.cat(list(latents), dim=2), cyclic=True) if self._cyclic else self._generator.decoded(latents)
-        for frames in decoded:
-            yield from frames[0].numpy()
+        for number, frame in enumerate(frame for frames in decoded for frame in frames[0].numpy()):
+            yield self._given[number] if number in self._given else frame
 
     def _latent_frames(self) -> Iterator[Tensor]:
         yield from self._kept

@@ -42,7 +42,8 @@ def planned(studio: Studio, segments: Sequence[Segment], frames: int, begin: int
     source = np.zeros((frames, studio.height, studio.width, 3), np.uint8)
     for segment in segments:
         source[segment.start : segment.start + len(segment.video)] = segment.video
-    return Plan(studio.placed(segments, frames), frames, mask, begin, windows=windows, source=source)
+    canvas, pieces = studio.placed(segments, frames)
+    return Plan(canvas, frames, mask, begin, windows=windows, source=source, pieces=pieces)
 
 
 def whole(frames: int, step: int) -> int:

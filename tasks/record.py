@@ -12,7 +12,7 @@ from tasks.orders import Order
 from tasks.task import Files, Plan
 
 Given = Callable[[str], Mapping[str, str]]  # a path as it stands in a record
-SETTINGS = ("steps", "solver", "guidance", "noise", "refine", "whole", "known_level", "kernel", "rope", "tile", "watermark", "untrained")
+SETTINGS = ("steps", "solver", "guidance", "noise", "refine", "whole", "known_level", "as_given", "kernel", "rope", "tile", "watermark", "untrained")
 PROMPTING = ("style", "expander")  # told for people: what they made of the prompt stands in `texts`
 
 

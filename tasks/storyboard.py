@@ -165,5 +165,6 @@ class Storyboard:
                 raise ConfigError(f"--storyboard {files.storyboard}: {path} stands at {at_s:g} s, the clip ends at {lasts_s:g} s. Set frames higher.")
             found = (sources.picture(path, studio.height, studio.width)) if still else sources.clip(path, studio.fps, studio.height, studio.width)
             segments.append(Segment(start, found[: frames - start]))
-        plan = Plan(studio.placed(segments, frames), frames, given_frames(segments, frames), windows=True)
+        canvas, pieces = studio.placed(segments, frames)
+        plan = Plan(canvas, frames, given_frames(segments, frames), windows=True, pieces=pieces)
         return replace(plan, read=tuple(path for _, path, _ in board.pieces), script=Script(board.shots, studio.fps, step, plan.canvas.shown))

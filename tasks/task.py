@@ -1,6 +1,6 @@
 """What a way of making video is: given files in, a canvas out; it knows neither the network nor how the canvas is walked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
@@ -72,6 +72,14 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Given frames as the VAE has them by themselves: latents 1 c f h w, of which the first is the picture of pixel frame `frame`."""
+
+    frame: int
+    latents: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Studio:
     """What every task works with.
 
@@ -117,27 +125,40 @@ class Studio:
         """Latents 1 c f h w of a whole clip, which is cut to 1 + k * stride frames."""
         return self.encode(video[: 1 + (len(video) - 1) // self.stride[0] * self.stride[0]])
 
-    def placed(self, segments: Sequence[Segment], frames: int) -> Canvas:
-        """One clip of so many pixel frames of which segments are given; where they overlap the later one in the list counts.
+    def pieces(self, segments: Sequence[Segment]) -> list[Piece]:
+        """Given frames as latents, each piece encoded by itself: stretches from the last pixel frame of a latent frame on, and frames alone."""
+        pixels: dict[int, np.ndarray] = {}
+        for one in segments:
+            pixels |= {one.start + number: frame for number, frame in enumerate(one.video)}
+        found, step = [], self.stride[0]
+        for first, run in _runs(pixels):
+            head = min(-first % step, len(run))  # frames before the first that ends a latent frame
+            whole = (len(run) - head - 1) // step * step + 1 if head < len(run) else 0
+            found += [Piece(first + place, self.encode(run[place : place + 1])) for place in (*range(head), *range(head + whole, len(run)))]
+            if whole:
+                found.append(Piece(first + head, self.encode(run[head : head + whole])))
+        return found
+
+    def placed(self, segments: Sequence[Segment], frames: int) -> tuple[Canvas, list[Piece]]:
+        """One clip of so many pixel frames of which segments are given, and what was given; where they overlap the later one in the list counts.
 
         Raises: ValueError if one reaches beyond the clip.
         """
-        canvas, pixels = self.blank(frames), dict[int, np.ndarray]()
+        canvas, step = self.blank(frames), self.stride[0]
         known, pictures = self.rule.split([(one.start, one.start + len(one.video)) for one in segments], frames)
-        for one in segments:
-            pixels |= {one.start + number: frame for number, frame in enumerate(one.video)}
-        latents = torch.zeros(canvas.latents.shape)
-        for first, run in _runs(pixels):
-            begin = -(-first // self.stride[0])  # the first latent frame whose last pixel frame is given
-            own = self.latents(run[begin * self.stride[0] - first :]) if begin * self.stride[0] < first + len(run) else None
-            for place in range(0 if own is None else own.shape[2]):
-                if own is not None and known[begin + place]:
-                    latents[:, :, begin + place] = own[:, :, place]
+        pieces = self.pieces(segments)
+        latents, alone = torch.zeros(canvas.latents.shape), dict[int, Tensor]()
+        pixels = {one.start + number: frame for one in segments for number, frame in enumerate(one.video)}
+        for piece in pieces:
+            alone[piece.frame] = piece.latents[:, :, :1]  # the first of a stretch is encoded as a picture is
+            for place in range(piece.latents.shape[2] if piece.frame % step == 0 else 0):
+                if known[piece.frame // step + place]:
+                    latents[:, :, piece.frame // step + place] = piece.latents[:, :, place]
         canvas = canvas.keep(latents, torch.tensor([known]), self.level)
-        if not pictures:
-            return canvas
-        alone = torch.cat([self.encode(pixels[frame][None]) for frame in pictures], dim=2)  # 1 c m h w
-        return canvas.beside(alone, torch.tensor([pictures]) / self.fps, self.level)
+        if pictures:
+            parts = [alone[frame] if frame in alone else self.encode(pixels[frame][None]) for frame in pictures]
+            canvas = canvas.beside(torch.cat(parts, dim=2), torch.tensor([pictures]) / self.fps, self.level)
+        return canvas, pieces
 
 
 def _runs(pixels: dict[int, np.ndarray]) -> list[tuple[int, Video]]:
@@ -163,6 +184,7 @@ class Plan:
         script: what is said when, from the clip's prompt.
         windows: whether it is made in windows where it is longer than the network saw in training.
         source: the given clip that the result can be held against, frame by frame; None where there is none.
+        pieces: what was given, where it is to be shown as it was given: see `as_given`.
         read: files besides those of the command that were read.
     """
 
@@ -173,6 +195,7 @@ class Plan:
     script: Callable[[str], Prompt] = str
     windows: bool = False
     source: Video | None = None
+    pieces: Sequence[Piece] = ()
     read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -182,6 +205,21 @@ class Plan:
     def repeated(self, clips: int) -> Canvas:
         """The canvas for so many clips alike."""
         return self.canvas.take([0] * clips)
+
+    def as_given(self, decode: Callable[[Tensor], Iterator[Tensor]]) -> dict[int, np.ndarray]:
+        """The given frames h w 3 as the VAE has them by themselves, by number.
+
+        What is decoded of a late piece looks back on frames that were made, and a late picture is only looked at: either comes near to what was
+        given and is not the same. A beginning looks back on nothing and is left out.
+
+        Args:
+            decode: latents 1 c f h w -> their frames, uint8 1 t h w 3, one latent frame after the other.
+        """
+        found = {}
+        for piece in self.pieces:
+            frames = [frame for part in decode(piece.latents) for frame in part[0].numpy()] if piece.frame else []
+            found |= {piece.frame + number: frame for number, frame in enumerate(frames)}
+        return found
 
     def with_canvas(self, canvas: Canvas) -> "Plan":
         return replace(self, canvas=canvas)

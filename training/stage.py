@@ -65,10 +65,19 @@ class Stage:
         own = self.studio(Shape(frames, height, width, self.networks.shape.fps))
         return self._made([Plan(own.blank(frames), frames)] * len(prompts), prompts, samples)
 
-    def around(self, given: Sequence[Sequence[tuple[int, Video]]], frames: int, prompts: Sequence[str], samples: Sequence[int]) -> list[Video]:
+    def around(
+        self, given: Sequence[Sequence[tuple[int, Video]]], frames: int, prompts: Sequence[str], samples: Sequence[int]
+    ) -> tuple[list[Video], list[Video]]:
         own = self.studio()
         plans = [planned(own, [Segment(start, video) for start, video in pieces], frames) for pieces in given]
-        return self._made(plans, prompts, samples)
+        made = self._made(plans, prompts, samples)
+        return [self._as_given(plan, video) for plan, video in zip(plans, made, strict=True)], made
+
+    def _as_given(self, plan: Plan, made: Video) -> Video:
+        shown = made.copy()
+        for number, frame in plan.as_given(self.generator.frames).items():
+            shown[number] = frame
+        return shown
 
     def timed(self, prompts: Sequence[Sequence[str]], switches: Sequence[int], frames: int, samples: Sequence[int]) -> list[Video]:
         plan = Plan(self.studio().blank(frames), frames)
@@ -133,7 +142,7 @@ class Stage:
             if last is None:
                 videos = self.words(prompts, numbers)
             else:
-                videos = self.around([[(0, frame)] for frame in last], self.frames, prompts, numbers)
+                videos, _ = self.around([[(0, frame)] for frame in last], self.frames, prompts, numbers)
             whole = np.stack(videos)[:, 0 if last is None else 1 :][:, : frames - done]
             yield whole
             done, last = done + whole.shape[1], [video[-1:] for video in videos]

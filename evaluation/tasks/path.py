@@ -71,7 +71,7 @@ def connection(video: Video, made: range, ends: Course) -> Way:
     times = np.concatenate([[0], 1 + np.flatnonzero(inside), [len(made) + 1]])
     places = np.concatenate([ends.at[[first]], track.at[made.start : made.stop][inside], ends.at[[last]]])
     along = (places - places[0]) @ line / length
-    room = float(ROOM @ part) / part.sum()
+    room = float(ROOM @ part / part.sum())
     back = float((np.maximum.accumulate(along) - along).max()) / room
     even = length / (len(made) + 1)
     step = float((np.maximum(np.abs(np.diff(along)) - room, 0) / np.diff(times)).max()) / even

@@ -34,8 +34,8 @@ class Stage(Protocol):
         """From words alone, in (frames, height, width) or as trained."""
         ...
 
-    def around(self, given: Sequence[Given], frames: int, prompts: Sequence[str], samples: Sequence[int]) -> list[Video]:
-        """Clips of so many frames around what is given of each."""
+    def around(self, given: Sequence[Given], frames: int, prompts: Sequence[str], samples: Sequence[int]) -> tuple[list[Video], list[Video]]:
+        """Clips of so many frames around what is given of each: with given frames shown as they were given, and as they come out."""
         ...
 
     def timed(self, prompts: Sequence[Sequence[str]], switches: Sequence[int], frames: int, samples: Sequence[int]) -> list[Video]:

@@ -11,7 +11,7 @@ from tasks.text import TextToVideo
 
 
 def test_a_beginning_is_what_the_vae_makes_of_the_whole_clip(desk, cut):
-    canvas = desk().placed([Segment(0, cut(0, 5))], 9)
+    canvas, _ = desk().placed([Segment(0, cut(0, 5))], 9)
     whole = desk().latents(cut(0, 9))
     assert canvas.given.tolist() == [[True, True, False]]
     assert canvas.shown == canvas.latents.shape[2] == 3
@@ -19,7 +19,7 @@ def test_a_beginning_is_what_the_vae_makes_of_the_whole_clip(desk, cut):
 
 
 def test_a_later_stretch_is_known_where_its_encoder_looks_back_on_given_frames_alone(desk, cut):
-    canvas = desk().placed([Segment(4, cut(4, 17))], 17)
+    canvas, _ = desk().placed([Segment(4, cut(4, 17))], 17)
     whole = desk().latents(cut(0, 17))
     # Frames 4 to 16 hold latent frames 2, 3 and 4 whole; the encoder looks back on one, so 3 and 4 are exact.
     assert canvas.given[0, :5].tolist() == [False, False, False, True, True]
@@ -33,12 +33,12 @@ def test_a_later_stretch_is_known_where_its_encoder_looks_back_on_given_frames_a
 
 
 def test_of_segments_that_overlap_the_later_one_in_the_list_counts(desk, cut):
-    canvas = desk().placed([Segment(0, cut(0, 1)), Segment(0, cut(7, 8))], 9)
+    canvas, _ = desk().placed([Segment(0, cut(0, 1)), Segment(0, cut(7, 8))], 9)
     assert torch.equal(canvas.latents[:, :, 0], desk().encode(cut(7, 8))[:, :, 0])
 
 
 def test_known_level_is_when_the_network_is_shown_what_is_given(desk, cut):
-    canvas = desk(level=0.2).placed([Segment(0, cut(0, 1)), Segment(6, cut(6, 7))], 9)
+    canvas, _ = desk(level=0.2).placed([Segment(0, cut(0, 1)), Segment(6, cut(6, 7))], 9)
     assert canvas.start[0].tolist() == pytest.approx([0.2, 1, 1, 0.2])
     assert canvas.stop[0].tolist() == pytest.approx([0.2, 0, 0, 0.2])
 

@@ -123,7 +123,9 @@ def velocity(dit, shape):
     random = torch.Generator().manual_seed(1)
     text = Text(torch.randn(shape[0], 3, 8, generator=random), torch.randn(shape[0], 8, generator=random))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return dit(torch.randn(shape, generator=random), torch.rand(shape[:3:2], generator=random), text, torch.arange(shape[2]).expand(shape[0], -1) / 2)
+        return dit(
+            torch.randn(shape, generator=random), torch.rand(shape[:3:2], generator=random), text, torch.arange(shape[2]).expand(shape[0], -1) / 2
+        )
 
 
 def test_what_must_be_compiled_is_after_any_number_of_shapes_and_where_blocks_are_not(graphs):
