@@ -12,6 +12,8 @@ from data.files.reader import read_video
 from data.world.captions import facts
 from data.world.render import render
 from data.world.sampling import draw_scene
+from data.world.scene import shots
+from data.world.stories import STORIES, draw_clip
 from data.world.vocabulary import Claim
 from data.writer import write_mp4
 from evaluation.forgeries import blurred, forgeries, to_bytes
@@ -52,6 +54,16 @@ def honest(difficulty: str, count: int, seed: int, treatment: Treatment, frames:
     for number in range(count):
         scene = draw_scene(seed, number, difficulty, "val")
         yield difficulty, treatment(render(scene, frames, size, size), number), facts(scene)
+
+
+def told(difficulty: str, count: int, seed: int, treatment: Treatment, frames: int = 17, size: int = 64) -> Iterator[Clip]:
+    """The shots of rendered stories, each judged alone by everything that is true of it."""
+    for number in range(count):
+        story = draw_clip(seed, number, difficulty, STORIES, frames=frames)
+        video, start = treatment(render(story, frames, size, size), number), 0
+        for shot, (scene, share) in enumerate(shots(story, frames), 1):
+            yield f"shot {shot}", np.ascontiguousarray(video[start : start + len(share)]), facts(scene)
+            start += len(share)
 
 
 def forged(count: int, seed: int, frames: int = 17, size: int = 64) -> Iterator[Clip]:

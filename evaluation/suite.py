@@ -273,10 +273,10 @@ def _binding(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def values(difficulty: str) -> dict[str, int]:
-    """How many values each attribute has at this level. Above `easy` backgrounds, cameras and lights are not drawn evenly: they are left out,
-    and chance comes out too high."""
+    """How many values each attribute has at this level. At `standard` and `hard` backgrounds, cameras and lights are not drawn evenly: they
+    are left out, and chance comes out too high."""
     own = {"shape": len(SHAPES), "colour": len(COLOURS), "motion": len(motions(difficulty))}
-    return own | ({"background": len(PLAIN_BACKGROUNDS)} if difficulty == "easy" else {})
+    return own | ({"background": len(PLAIN_BACKGROUNDS)} if difficulty in ("easy", "sora") else {})
 
 
 def _lines(path: Path, count: int) -> list[dict[str, Any]]:

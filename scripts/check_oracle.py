@@ -1,6 +1,7 @@
 """Prints the oracle's own error: honest clips it accepts, forgeries it refuses, and chance: python scripts/check_oracle.py [clips=300 ...]."""
 
-from evaluation.calibration import TREATMENTS, Tally, exchanged, forged, honest, tally
+from data.world.sampling import LEVELS
+from evaluation.calibration import TREATMENTS, Tally, exchanged, forged, honest, tally, told
 from evaluation.oracle import chance
 from runtime.config import Config, entry
 
@@ -17,6 +18,8 @@ def main(config: Config) -> None:
     for difficulty in config["difficulties"]:
         for name in config["treatments"]:
             print(row(f"{difficulty}, {name}", tally(honest(difficulty, clips, seed, TREATMENTS[name], frames, size))), flush=True)
+            if LEVELS[difficulty].stories:
+                print(row(f"{difficulty}, {name}, shots", tally(told(difficulty, clips, seed, TREATMENTS[name], frames, size))), flush=True)
         print(row(f"{difficulty}, claims exchanged", tally(exchanged(difficulty, clips, seed))), flush=True)
     found = tally(forged(config["forgeries"], seed, frames, size))
     print(row("forgeries", found))

@@ -10,7 +10,9 @@ from data.world.scene import Scene
 from data.world.vocabulary import Attributes, Claim
 from runtime.seeding import Stream, generator
 
-WORDINGS = {"short": 4, "long": 2, "motion": 3}  # how many of each kind a clip gets
+WORDINGS = {"short": 4, "long": 2, "motion": 3, "picture": 3}  # how many of each kind a clip gets, if its level has the kind
+# Each kind draws from a counter of its own, and so do prompts: a new kind gets a new number.
+_COUNTERS = {"short": 0, "long": 1, "motion": 2, "prompt": 3, "picture": 4}
 LONGEST = 24  # words and punctuation marks of a caption of one object without moving camera: the small text encoder holds no more
 
 _SIDES = {"right": "right", "left": "left", "up": "up", "down": "down"}
@@ -95,6 +97,14 @@ _LONG_MANY = (
     "{cast}, on a {ground} background {light}, {camera}",
     "a clip {light}, {camera}: {cast}, over {floor}",
 )
+_PICTURE = (
+    "a {thing} on a {ground} background",
+    "a {thing} over {floor}",
+    "{ground} background with a {thing}",
+    "on a {ground} background, a {thing}",
+    "a picture of a {thing} over {floor}",
+    "an image of a {thing} on a {ground} background",
+)
 _MOTION_ONE = ("it {does}", "the shape {does}", "the object {does}", "the thing {does}", "{doing}")
 Captions = dict[str, tuple[str, ...]]
 
@@ -115,7 +125,8 @@ def said(everything: Claim, kind: str) -> Claim:
     """What each caption of a kind claims, out of all facts.
 
     "short" names shape, colour and motion of every object and the background, and of the rest what is unusual: a moving camera, the
-    night, a post. "long" adds sizes, the still camera and daylight. "motion" names motions and a moving camera alone.
+    night, a post. "long" adds sizes, the still camera and daylight. "motion" names motions and a moving camera alone. "picture" says
+    what every single frame of a still camera shows: shape, colour, background, a post.
     """
     unusual = None if everything.camera == "static" else everything.camera
     post = True if everything.occluder else None
@@ -123,6 +134,8 @@ def said(everything: Claim, kind: str) -> Claim:
         return replace(everything, occluder=post)
     if kind == "motion":
         return Claim(tuple(Attributes(motion=one.motion) for one in everything.objects), camera=unusual)
+    if kind == "picture":
+        return Claim(tuple(Attributes(one.shape, one.colour) for one in everything.objects), everything.background, occluder=post)
     if kind != "short":
         raise ValueError(f"caption kind {kind!r} is unknown: choose one of {', '.join(WORDINGS)}.")
     return Claim(
@@ -139,22 +152,39 @@ def claim(scene: Scene) -> Claim:
     return said(facts(scene), "short")
 
 
-def captions(scene: Scene, seed: int, number: int) -> Captions:
-    """Distinct wordings of every kind, a function of the scene and (seed, number)."""
+def captions(scene: Scene, seed: int, number: int, kinds: Sequence[str] = ("short", "long", "motion"), most_words: int | None = None) -> Captions:
+    """Distinct wordings of each kind, a function of the scene and (seed, number).
+
+    Args:
+        most_words: wordings of more words and punctuation marks are drawn again.
+    """
     everything = facts(scene)
     result: Captions = {}
-    for place, (kind, count) in enumerate(WORDINGS.items()):
-        rng = generator(seed, Stream.WORDING, number, place)
+    for kind in kinds:
+        rng = generator(seed, Stream.WORDING, number, _COUNTERS[kind])
         texts: dict[str, None] = {}
-        while len(texts) < count:
-            texts[wording(said(everything, kind), kind, rng)] = None
+        while len(texts) < WORDINGS[kind]:
+            text = wording(said(everything, kind), kind, rng)
+            if most_words is None or len(words(text)) <= most_words:
+                texts[text] = None
         result[kind] = tuple(texts)
     return result
 
 
 def prompt_for(what: Claim, seed: int, number: int = 0) -> str:
     """One short wording of a claim, a function of (seed, number)."""
-    return wording(said(what, "short"), "short", generator(seed, Stream.WORDING, number, len(WORDINGS)))
+    return wording(said(what, "short"), "short", generator(seed, Stream.WORDING, number, _COUNTERS["prompt"]))
+
+
+def phrases() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Field -> value -> every wording of it, in the third person: what somebody who reads captions has to understand."""
+    return {"motion": _MOTIONS, "background": _BACKGROUNDS, "size": _SIZES, "light": _LIGHTS, "camera": _CAMERAS}
+
+
+def gerund(phrase: str) -> str:
+    """'moves up' -> 'moving up'."""
+    first, _, rest = phrase.partition(" ")
+    return "not moving" if phrase == "does not move" else f"{_GERUNDS[first]} {rest}".strip()
 
 
 def words(text: str) -> list[str]:
@@ -167,6 +197,8 @@ def wording(what: Claim, kind: str, rng: np.random.Generator) -> str:
     if kind == "motion":
         return _motion(what, rng)
     ground, floor = _BACKGROUNDS.get(what.background or "", (what.background, what.background))
+    if kind == "picture":
+        return _picture(what, str(ground), str(floor), rng)
     single = len(what.objects) == 1
     forms = {("short", True): _SHORT_ONE, ("short", False): _SHORT_MANY, ("long", True): _LONG_ONE, ("long", False): _LONG_MANY}
     parts: dict[str, str] = {
@@ -190,11 +222,17 @@ def wording(what: Claim, kind: str, rng: np.random.Generator) -> str:
 def _motion(what: Claim, rng: np.random.Generator) -> str:
     does = [_pick(rng, _motion_words(one)) for one in what.objects]
     if len(does) == 1:
-        text = _pick(rng, _MOTION_ONE).format_map({"does": does[0], "doing": _gerund(does[0])})
+        text = _pick(rng, _MOTION_ONE).format_map({"does": does[0], "doing": gerund(does[0])})
     else:
         order = [does[i] for i in rng.permutation(len(does))]
         text = _pick(rng, ("one object ", "one shape ")) + " and another ".join(order)
     return text if what.camera is None else f"{text}, {_pick(rng, _CAMERAS[what.camera])}"
+
+
+def _picture(what: Claim, ground: str, floor: str, rng: np.random.Generator) -> str:
+    things = [_thing(what.objects[i], rng) for i in rng.permutation(len(what.objects))]
+    text = _pick(rng, _PICTURE).format(thing=" and a ".join(things), ground=ground, floor=floor)
+    return text + (", and a pink post" if what.occluder else "")  # in a single frame nothing need be behind it
 
 
 def _cast(objects: Sequence[Attributes], rng: np.random.Generator) -> str:
@@ -210,11 +248,6 @@ def _thing(one: Attributes, rng: np.random.Generator) -> str:
 def _motion_words(one: Attributes) -> tuple[str, ...]:
     assert one.motion is not None, "every caption names the motion"
     return _MOTIONS[one.motion]
-
-
-def _gerund(phrase: str) -> str:
-    first, _, rest = phrase.partition(" ")
-    return "not moving" if phrase == "does not move" else f"{_GERUNDS[first]} {rest}".strip()
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:

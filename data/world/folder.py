@@ -13,9 +13,10 @@ from typing import Any
 
 from data.world.captions import captions, facts
 from data.world.render import render
-from data.world.sampling import draw_scene
-from data.world.scene import Scene
-from data.world.splits import SPLITS, check_difficulty
+from data.world.sampling import LEVELS
+from data.world.scene import Clip, Scene, shots
+from data.world.splits import check_difficulty
+from data.world.stories import PARTS, check_stories, draw_clip
 from data.world.truth import FrameState, truth
 from data.writer import write_mp4, write_whole
 
@@ -30,6 +31,7 @@ class World:
     Args:
         clips, val, heldout: how many clips of each split; `heldout` holds the combinations that the others never show.
         crf: of H.264, lower is better.
+        stories: how many clips of a part that holds stories alone, which training does not see; see data.world.stories.
     """
 
     difficulty: str
@@ -42,10 +44,11 @@ class World:
     height: int
     width: int
     crf: int
+    stories: int = 0
 
     def __post_init__(self) -> None:
         check_difficulty(self.difficulty)
-        least = {"seed": 0, "clips": 0, "val": 0, "heldout": 0, "crf": 0, "frames": 1, "height": 2, "width": 2}
+        least = {"seed": 0, "clips": 0, "val": 0, "heldout": 0, "stories": 0, "crf": 0, "frames": 1, "height": 2, "width": 2}
         for key, low in least.items():
             value = getattr(self, key)
             if type(value) is not int or value < low:
@@ -60,11 +63,18 @@ class World:
                 f"Set height={self.height + self.height % 2} width={self.width + self.width % 2}."
             )
 
-    def count(self, split: str) -> int:
-        return {"train": self.clips, "val": self.val, "heldout": self.heldout}[split]
+        if self.stories:
+            check_stories(self.difficulty, self.frames)
 
-    def scene(self, split: str, number: int) -> Scene:
-        return draw_scene(self.seed, number, self.difficulty, split, aspect=self.width / self.height)
+    def count(self, split: str) -> int:
+        return {"train": self.clips, "val": self.val, "heldout": self.heldout, "stories": self.stories}[split]
+
+    def scene(self, split: str, number: int) -> Clip:
+        return draw_clip(self.seed, number, self.difficulty, split, self.width / self.height, self.frames)
+
+    def record(self) -> dict[str, Any]:
+        """As world.json holds it. What was added after the first worlds stands in it where it is used, so that theirs stay the same."""
+        return {key: value for key, value in {"format": FORMAT, **asdict(self)}.items() if key != "stories" or value}
 
 
 def make_world(world: World, out: Path, processes: int = 2) -> None:
@@ -80,11 +90,11 @@ def make_world(world: World, out: Path, processes: int = 2) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         _claim_folder(world, out)
-        for split in SPLITS:
+        for split in PARTS:
             for litter in [*(out / split).glob(".*.part"), *(out / split / "clips").glob(".*.part")]:
                 litter.unlink()
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for split in SPLITS:
+            for split in PARTS:
                 if world.count(split):
                     _make_split(world, out / split, split, pool)
 
@@ -127,22 +137,39 @@ def _chunk(world: World, folder: Path, split: str, numbers: range) -> tuple[str,
     """Writes the clips that are missing; returns the lines of index and truth of all."""
     rows, truths = [], []
     for number in numbers:
-        scene = world.scene(split, number)
+        clip = world.scene(split, number)
         name = f"clips/{number:06d}.mp4"
         path = folder / name
         if not path.exists() or not path.stat().st_size:
-            write_mp4(path, render(scene, world.frames, world.height, world.width), world.fps, world.crf)
-        rows.append(_line(index_row(world, split, number, scene, name)))
-        states = truth(scene, world.frames, world.height, world.width, world.fps)
-        truths.append(_line({"path": name, "frames": [_state_row(state) for state in states], "scene": asdict(scene)}))
+            write_mp4(path, render(clip, world.frames, world.height, world.width), world.fps, world.crf)
+        rows.append(_line(index_row(world, split, number, clip, name)))
+        truths.append(_line(_truth_row(world, clip, name)))
     return "".join(rows), "".join(truths)
 
 
-def index_row(world: World, split: str, number: int, scene: Scene, name: str) -> dict[str, Any]:
-    """What a reader needs to know of a clip, and what is true of it."""
-    texts = captions(scene, world.seed, number + (SPLITS.index(split) << 40))
-    size = {"frames": world.frames, "fps": world.fps, "width": world.width, "height": world.height}
-    return {"path": name, **size, "captions": texts, "labels": asdict(facts(scene))}
+def index_row(world: World, split: str, number: int, clip: Clip, name: str) -> dict[str, Any]:
+    """What a reader needs to know of a clip, and what is true of it; of a story shot by shot: nothing that lasts is true of the whole."""
+    counter, level = number + (PARTS.index(split) << 40), LEVELS[world.difficulty]
+    row = {"path": name, "frames": world.frames, "fps": world.fps, "width": world.width, "height": world.height}
+    if isinstance(clip, Scene):
+        return row | {"captions": captions(clip, world.seed, counter, level.captions, level.most_words), "labels": asdict(facts(clip))}
+    told, start = [], 0
+    for shot, (scene, share) in enumerate(shots(clip, world.frames)):
+        end = start + len(share)
+        texts = captions(scene, world.seed, counter + (shot << 48), level.captions, level.most_words)
+        told.append({"start_s": start / world.fps, "end_s": end / world.fps, "captions": texts})
+        start = end
+    return row | {"captions": {}, "shots": told, "labels": {"shots": [asdict(facts(scene)) for scene in (clip.first, clip.second)]}}
+
+
+def _truth_row(world: World, clip: Clip, name: str) -> dict[str, Any]:
+    states = truth(clip, world.frames, world.height, world.width, world.fps)
+    frames = [_state_row(state) for state in states]
+    if isinstance(clip, Scene):
+        return {"path": name, "frames": frames, "scene": asdict(clip)}
+    for frame, state in zip(frames, states, strict=True):
+        frame["shot"] = state.shot
+    return {"path": name, "frames": frames, "story": asdict(clip)}
 
 
 def _state_row(state: FrameState) -> dict[str, Any]:
@@ -174,7 +201,7 @@ def _check_folder(out: Path) -> None:
 def _claim_folder(world: World, out: Path) -> None:
     """Records the settings in an empty folder, or holds them against the recorded ones."""
     record = out / "world.json"
-    wanted = {"format": FORMAT, **asdict(world)}
+    wanted = world.record()
     if not record.exists():
         write_whole(record, lambda part: part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8"))
         return

@@ -2,22 +2,30 @@
 
 import numpy as np
 
-from data.world.scene import Background, Body, Scene, Track, magnification, pixels_per_unit, shares, tracks, viewpoint
+from data.world.scene import Background, Body, Clip, Scene, Track, magnification, pixels_per_unit, shots, tracks, viewpoint
 from data.world.vocabulary import COLOURS, NIGHT, OCCLUDER, PLAIN_BACKGROUNDS
 
 # How far a texture's tones lie from its base colour: plain enough to tell from objects, strong enough for H.264 to keep.
 CONTRAST = 0.07
 
 
-def render(scene: Scene, frames: int, height: int, width: int) -> np.ndarray:
+def render(clip: Clip, frames: int, height: int, width: int) -> np.ndarray:
     """The clip as uint8 RGB, frames height width 3.
 
     Args:
         frames: >= 1, spread evenly over the clip, first and last moment included; the fps only says how fast to play them.
     """
-    share = shares(frames)
+    return np.concatenate([_pictures(scene, share, height, width) for scene, share in shots(clip, frames)])
+
+
+def masks(clip: Clip, frames: int, height: int, width: int) -> np.ndarray:
+    """How much of each pixel each object fills as seen: behind other objects and the post it fills less. Float32, objects frames h w."""
+    return np.concatenate([masks_at(scene, share, height, width) for scene, share in shots(clip, frames)], axis=1)
+
+
+def _pictures(scene: Scene, share: np.ndarray, height: int, width: int) -> np.ndarray:
     scale = pixels_per_unit(scene, height, width)
-    picture = np.empty((frames, height, width, 3), np.float32)
+    picture = np.empty((len(share), height, width, 3), np.float32)
     picture[:] = _background(scene, share, height, width)
     for body, track in zip(scene.objects, tracks(scene, share), strict=True):
         _paint(picture, _coverage(body, track, scale, height, width), COLOURS[body.colour])
@@ -31,12 +39,11 @@ def render(scene: Scene, frames: int, height: int, width: int) -> np.ndarray:
     return picture.astype(np.uint8)
 
 
-def masks(scene: Scene, frames: int, height: int, width: int) -> np.ndarray:
-    """How much of each pixel each object fills as seen: behind other objects and the post it fills less. Float32, objects frames h w."""
-    share = shares(frames)
-    scale = pixels_per_unit(scene, height, width)
+def masks_at(scene: Scene, share: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The masks of one scene at moments of one's own choice."""
+    scale, shape = pixels_per_unit(scene, height, width), (len(share), height, width)
     post = _post(scene, share, scale, width)
-    free = np.ones((frames, height, width), np.float32) if post is None else np.broadcast_to(1 - post, (frames, height, width))
+    free = np.ones(shape, np.float32) if post is None else np.broadcast_to(1 - post, shape)
     seen = []
     for body, track in reversed(list(zip(scene.objects, tracks(scene, share), strict=True))):
         cover = _coverage(body, track, scale, height, width)

@@ -131,6 +131,24 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
+class Story:
+    """Two shots in one clip that differ in one attribute. Each scene runs through the whole clip and is shown for its own part.
+
+    Args:
+        change: which attribute, one of `data.world.stories.CHANGES`.
+        switch: the share of the clip at which the second takes over, between two frames.
+    """
+
+    first: Scene
+    second: Scene
+    change: str
+    switch: float
+
+
+Clip = Scene | Story
+
+
+@dataclass(frozen=True, slots=True)
 class Track:
     """One object on the screen, frame by frame, in units around the centre of the frame."""
 
@@ -158,6 +176,15 @@ def shares(frames: int) -> np.ndarray:
     if frames < 1:
         raise ValueError(f"frames={frames}: a clip has at least one frame.")
     return np.linspace(0.0, 1.0, frames)
+
+
+def shots(clip: Clip, frames: int) -> list[tuple[Scene, np.ndarray]]:
+    """The scenes that follow each other in a clip of `frames` frames, each with the moments at which it is shown."""
+    share = shares(frames)
+    if isinstance(clip, Scene):
+        return [(clip, share)]
+    first = share < clip.switch
+    return [(scene, part) for scene, part in ((clip.first, share[first]), (clip.second, share[~first])) if len(part)]
 
 
 def magnification(scene: Scene, share: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.world.render import masks
-from data.world.scene import Body, Scene, Track, magnification, pixels_per_unit, shares, tracks, viewpoint
+from data.world.render import masks_at
+from data.world.scene import Body, Clip, Scene, Track, magnification, pixels_per_unit, shots, tracks, viewpoint
 
 Box = tuple[float, float, float, float]
 # The raster on which hidden areas are measured where anything can be hidden, in pixels of the shorter side: 0.5 % of an object at worst.
@@ -39,6 +39,7 @@ class FrameState:
         time_s: when it is shown.
         view: the world point at the centre of the picture, in pixels of the unmagnified world.
         magnification: 1 is the scene's own scale.
+        shot: of a story, which of its shots it belongs to, from 0.
     """
 
     time_s: float
@@ -46,35 +47,42 @@ class FrameState:
     view: tuple[float, float]
     magnification: float
     light: str
+    shot: int = 0
 
 
-def truth(scene: Scene, frames: int, height: int, width: int, fps: float = 8.0) -> list[FrameState]:
-    """The state of every frame that `render(scene, frames, height, width)` shows."""
-    share = shares(frames)
+def truth(clip: Clip, frames: int, height: int, width: int, fps: float = 8.0) -> list[FrameState]:
+    """The state of every frame that `render(clip, frames, height, width)` shows."""
+    states: list[FrameState] = []
+    for shot, (scene, share) in enumerate(shots(clip, frames)):
+        states += _shot(scene, share, height, width, fps, shot, len(states))
+    return states
+
+
+def _shot(scene: Scene, share: np.ndarray, height: int, width: int, fps: float, shot: int, first: int) -> list[FrameState]:
     scale = pixels_per_unit(scene, height, width)
-    seen = visible_shares(scene, frames, height / width)
+    seen = visible_shares(scene, share, height / width)
     zoom, view = magnification(scene, share), viewpoint(scene, share) * scale
     middle = np.asarray((width / 2, height / 2))
     objects = [_states(b, t, v, scale, middle) for b, t, v in zip(scene.objects, tracks(scene, share), seen, strict=True)]
     return [
         FrameState(
-            time_s=k / fps,
+            time_s=(first + k) / fps,
             objects=tuple(states[k] for states in objects),
             view=(float(view[k, 0]), float(view[k, 1])),
             magnification=float(zoom[k]),
             light=scene.light,
+            shot=shot,
         )
-        for k in range(frames)
+        for k in range(len(share))
     ]
 
 
-def visible_shares(scene: Scene, frames: int, tallness: float) -> np.ndarray:
-    """How much of each object is seen in each frame, objects f; exactly 1 where nothing can hide any of it.
+def visible_shares(scene: Scene, share: np.ndarray, tallness: float) -> np.ndarray:
+    """How much of each object is seen at each moment, objects f; exactly 1 where nothing can hide any of it.
 
     Args:
         tallness: height / width of the picture.
     """
-    share = shares(frames)
     paths = tracks(scene, share)
     height, width = (round(RASTER * max(tallness, 1.0)), round(RASTER * max(1 / tallness, 1.0)))
     scale = pixels_per_unit(scene, height, width)
@@ -83,8 +91,8 @@ def visible_shares(scene: Scene, frames: int, tallness: float) -> np.ndarray:
     inside = all((low >= -half).all() and (high <= half).all() for low, high in boxes)
     apart = all(np.maximum(a[0] - b[1], b[0] - a[1]).max(axis=1).min() >= 0 for i, a in enumerate(boxes) for b in boxes[:i])
     if inside and apart and scene.occluder is None:
-        return np.ones((len(paths), frames))
-    areas = masks(scene, frames, height, width).sum(axis=(2, 3))
+        return np.ones((len(paths), len(share)))
+    areas = masks_at(scene, share, height, width).sum(axis=(2, 3))
     whole = np.stack([np.pi * (track.radius * scale) ** 2 for track in paths])
     return np.clip(areas / whole, 0.0, 1.0)
 

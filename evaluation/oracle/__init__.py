@@ -9,7 +9,8 @@ The rules, all of them strict; a verdict's `lenient` differs in the shape rule a
   at least 0.75, and the rim is at most 1.9 px + 0.12 radii wide. Upright, unless the claimed motion is a rotation. Lenient: angular
   moments. A soft rim is sharpened at the half-way contour first, as codecs halve the resolution of colour.
 - "Most frames" means 80 % of them, and 70 % of each half of the clip. Frames in which something hides a part of the object may speak
-  for its shape (by its visible part), never against it; a shape must be told in 30 % of the frames.
+  for its shape (by its visible part), never against it; a shape must be told in 30 % of the frames, and somewhere in each half.
+  What a post hardly ever shows whole has the one size at which it fits best, unless its height says that it grows.
 - Colour: the nearest named colour, clearly nearer than the second, in most frames.
 - Motion: robust slopes of place and log radius, in the world (the camera's own motion, read from the background's texture, is taken
   off). It must cover a least distance, advance in each third of the clip, without a jump, while what should stay constant does.

@@ -119,8 +119,8 @@ def shape_holds(track: Track, name: str, free: bool) -> bool:
     # A frame in which something covers a part may speak for the shape, never against it.
     asked = track.whole | (track.found & named)
     # But in each half of the clip some must, or an object could come out from behind a post as another one.
-    told = all(half.any() for half in np.array_split(asked, 2))
-    return told and bool(asked.mean() >= LEAST_ASKED) and mostly(named, asked)
+    told = all(half.any() for half in np.array_split(asked, 2) if len(half))
+    return bool(asked.mean() >= LEAST_ASKED) and told and mostly(named, asked)
 
 
 def size(track: Track, objects: int, side_px: int) -> str:

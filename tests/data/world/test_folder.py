@@ -5,16 +5,20 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from data.world.captions import facts
 from data.world.folder import World, make_world
 from data.world.render import render
+from data.world.scene import Scene
 from data.world.splits import heldout
+from data.world.vocabulary import COLOURS
 
 ROOT = Path(__file__).parents[3]
 WORLD = World("easy", seed=4, clips=5, val=2, heldout=3, frames=9, fps=8, height=32, width=48, crf=12)
@@ -60,6 +64,41 @@ def test_files_show_what_index_and_truth_say(made: Path):
             assert set(row["captions"]) == {"short", "long", "motion"}
 
 
+def test_a_story_is_written_shot_by_shot_and_claims_nothing_of_the_whole(tmp_path: Path):
+    world = replace(WORLD, difficulty="sora", clips=24, val=4, heldout=0, stories=3, frames=17)
+    make_world(world, tmp_path / "sora", processes=1)
+    counts = Counter()
+    for split in ("train", "val", "stories"):
+        index, truths = rows(tmp_path / "sora" / split / "index.jsonl"), rows(tmp_path / "sora" / split / "truth.jsonl")
+        for number, (row, states) in enumerate(zip(index, truths, strict=True)):
+            clip = world.scene(split, number)
+            counts[split, "shots" in row] += 1
+            if isinstance(clip, Scene):
+                assert set(row["captions"]) == {"short", "long", "motion", "picture"}
+                assert "shot" not in states["frames"][0]
+                continue
+            assert row["captions"] == {}
+            assert [(shot["start_s"], shot["end_s"]) for shot in row["shots"]] == [(0.0, 9 / 8), (9 / 8, 17 / 8)]
+            assert [frame["shot"] for frame in states["frames"]] == [0] * 9 + [1] * 8
+            for shot, labels, scene in zip(row["shots"], row["labels"]["shots"], (clip.first, clip.second), strict=True):
+                assert json.loads(json.dumps(asdict(facts(scene)))) == labels
+                assert set(shot["captions"]) == {"short", "long", "motion", "picture"}
+                one = labels["objects"][0]
+                assert all(one["colour"] in text and one["shape"] in text for text in shot["captions"]["picture"])
+            video = frames_of(tmp_path / "sora" / split / row["path"])
+            x, y = (round(value) for value in states["frames"][9]["objects"][0]["centre"])
+            wanted = 255 * np.asarray(COLOURS[row["labels"]["shots"][1]["objects"][0]["colour"]])
+            assert np.abs(video[9, y, x] - wanted).max() < 40
+    assert counts[("val", True)] == counts[("stories", False)] == 0
+    assert counts[("stories", True)] == 3
+    assert counts[("train", True)] > 0
+
+
+def test_stories_in_a_world_change_no_record_of_a_world_without():
+    assert "stories" not in WORLD.record()
+    assert replace(WORLD, difficulty="sora", frames=17, stories=2).record()["stories"] == 2
+
+
 def test_an_interrupted_folder_is_completed_and_finished_clips_are_kept(made: Path):
     clips = made / "train" / "clips"
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(clips.iterdir())}
@@ -103,6 +142,8 @@ def test_two_writers_in_one_folder_are_refused(made: Path):
         ({"val": -1}, "val=-1"),
         ({"clips": "many"}, "whole number"),
         ({"fps": 0}, "fps=0"),
+        ({"stories": 2}, "sora has"),
+        ({"stories": 2, "difficulty": "sora", "frames": 13}, "frames=13 is too short"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict, message: str):

@@ -8,9 +8,10 @@ import pytest
 from data.world.sampling import draw_scene
 from data.world.scene import Bounce, Orbit, shares, tracks
 from data.world.splits import DIFFICULTIES, KINDS, heldout
+from data.world.truth import visible_shares
 from data.world.vocabulary import DIRECTIONS, PLAIN_BACKGROUNDS
 
-COUNTS = {"easy": 250, "standard": 120, "hard": 40}
+COUNTS = {"easy": 250, "standard": 120, "hard": 40, "sora": 250}
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
@@ -104,6 +105,32 @@ def test_hard_has_everything():
     paths = [body.path for scene in scenes for body in scene.objects]
     assert any(isinstance(path, Bounce) for path in paths)
     assert any(isinstance(path, Orbit) for path in paths)
+
+
+def test_a_post_at_sora_tells_no_size_no_shape_and_no_speed():
+    """As far as it can: a post stands where somebody crosses the frame, and hides a good part of it once."""
+    behind, free = [], []
+    for number in range(400):
+        scene = draw_scene(0, number, "sora")
+        (body,) = scene.objects
+        assert (scene.background.kind, scene.camera.name, scene.light) == ("plain", "static", "day")
+        if scene.occluder is None:
+            free.append(body)
+            continue
+        behind.append(body)
+        assert np.ptp(body.path.at(np.linspace(0, 1, 33))[:, 0]) > 0.3
+        seen = visible_shares(scene, shares(17), 1.0)[0]
+        assert min(seen[0], seen[-1]) > 0.7
+        assert seen.min() < 0.72
+    assert 0.3 < len(behind) / 400 < 0.43
+    crossing = {body.motion for body in behind}
+    alike = [body for body in free if body.motion in crossing]
+    for name in ("size", "shape"):
+        seen, wanted = (Counter(getattr(body, name) for body in bodies) for bodies in (behind, alike))
+        for value in wanted:  # three standard errors
+            assert abs(seen[value] / len(behind) - wanted[value] / len(alike)) < 3 * (0.25 / len(behind) + 0.25 / len(alike)) ** 0.5
+    way = [np.mean([abs(body.path.step[0]) for body in bodies if body.motion in ("left", "right")]) for bodies in (behind, alike)]
+    assert way[0] == pytest.approx(way[1], rel=0.06)
 
 
 def test_a_camera_moves_only_where_the_ground_shows_it():

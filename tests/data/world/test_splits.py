@@ -1,7 +1,6 @@
 """What is held out: as declared, balanced, and leaving enough company."""
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -46,7 +45,7 @@ def test_kinds_divide_all_combinations(difficulty: str):
 
 
 def test_harder_levels_hold_out_all_that_easier_ones_do():
-    for easier, harder in pairwise(DIFFICULTIES):
+    for easier, harder in (("easy", "standard"), ("standard", "hard"), ("easy", "sora"), ("sora", "standard")):
         a, b = heldout(easier), heldout(harder)
         assert a.triples <= b.triples
         assert a.pairs_shape_colour <= b.pairs_shape_colour
