@@ -79,7 +79,7 @@ class FlowObjective:
         self.draw = Draw(conditioning, timesteps, shift, captions, Rule(vae.stride[0], vae.look_back))
         self.prediction, self.bins, self.solver, self.guidance = prediction, bins, solver, guidance
         self.preview_steps, self.preview_clips = preview_steps, preview_clips
-        self._flop: dict[tuple[Grid, bool], int] = {}
+        self._flop: dict[Grid, int] = {}
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -151,20 +151,20 @@ class FlowObjective:
             if part.video is not None:
                 encoding += len(part) * self.vae.flops(t, h, w)["encode"]
                 t, h, w = latent_grid(t, h, w, self.vae.stride)
-            forward += len(part) * self._sample_flop((t, h, w), part.still_frames is not None)
+            forward += len(part) * self._sample_flop((t, h, w))
         text = self.text.flops(len(batch)) * (1 if isinstance(self.text, HuggingFaceText) else 3)
         return 3 * forward + text + encoding
 
-    def _sample_flop(self, grid: Grid, stills: bool) -> int:
+    def _sample_flop(self, grid: Grid) -> int:
         """Forward FLOP of one sample of a latent grid, mean over what may be given of it."""
-        if (grid, stills) not in self._flop:
+        if grid not in self._flop:
             f, h, w = grid
             step = self.vae.stride[0]
-            frames = [tuple(step * k for k in range(1, f))] * DRAWS if stills else ()
+            frames = [tuple(step * k for k in range(1, f))] * DRAWS if self.conditioning.pictures else ()
             shown = Counter(one.frames for one in self.conditioning.draw(Rng(0), range(DRAWS), f, self.draw.rule, frames))
             layouts = {count: Layout.batch(1, token_grid((count, h, w), self.dit.patch), self.text.max_tokens) for count in shown}
-            self._flop[grid, stills] = round(sum(times * self.dit.flops(layouts[count]) for count, times in shown.items()) / DRAWS)
-        return self._flop[grid, stills]
+            self._flop[grid] = round(sum(times * self.dit.flops(layouts[count]) for count, times in shown.items()) / DRAWS)
+        return self._flop[grid]
 
     def _latents(self, batch: Batch) -> Tensor:
         """The batch's latents, whitened, float32; encoded here if the loader did not."""
