@@ -260,13 +260,13 @@ def _step_cost(config: Config) -> tuple[int, int]:
         objective = build(config["objective"])
     count, shape, crop = data["batch_size"], data["shape"], data["crop"]
     height, width = (min(shape[side], crop["size"]) if crop else shape[side] for side in ("height", "width"))
-    content: dict[str, torch.Tensor]
+    video, latents = None, None
     if data["latents"] is not None and "dit" in config["objective"]:  # encoded once, before the first step
         vae = objective.vae
-        content = {"latents": torch.empty(count, vae.latent_channels, *latent_grid(shape["frames"], height, width, vae.stride), device="meta")}
+        latents = torch.empty(count, vae.latent_channels, *latent_grid(shape["frames"], height, width, vae.stride), device="meta")
     else:
-        content = {"video": torch.empty(count, 3, shape["frames"], height, width, device="meta")}
-    batch = Batch(tuple(range(count)), (0,) * count, ({},) * count, torch.zeros(count), **content)
+        video = torch.empty(count, 3, shape["frames"], height, width, device="meta")
+    batch = Batch(tuple(range(count)), (0,) * count, ({},) * count, torch.zeros(count), video, latents)
     return objective.flops(batch), sum(p.numel() for network in objective.networks.values() for p in network.parameters())
 
 

@@ -196,13 +196,13 @@ class Generator:
             if fixed is not None:  # a solver that renews noise leaves the straight path
                 latents = torch.where(fixed, interpolate(source, noise, t), latents)
             turned, by = turn.next(latents)
-            point = Point(turned, t.roll(by, dims=1), ~given.roll(by, dims=1) if some else None)
-            hidden = _hidden(point, given.roll(by, dims=1), source.roll(by, dims=2), noise.roll(by, dims=2)) if some else None
+            point = Point(turned, _rolled(t, by, 1), ~_rolled(given, by, 1) if some else None)
+            hidden = _hidden(point, _rolled(given, by, 1), _rolled(source, by, 2), _rolled(noise, by, 2)) if some else None
             point, hidden = _copies(point, k), None if hidden is None else _copies(hidden, k)
             found = self.guidance.velocity(self._velocity, point, hidden, text, when).to(latents.dtype)
             if k > 1:
-                found = (found.unflatten(0, (k, -1)) * weights.roll(by, dims=3)).sum(dim=0)
-            found = found.roll(-by, dims=2)
+                found = (found.unflatten(0, (k, -1)) * _rolled(weights, by, 3)).sum(dim=0)
+            found = _rolled(found, -by, 2)
             return found if fixed is None else torch.where(fixed, velocity(source, noise), found)
 
         return integrate(field, noisy.to(self.device), self.times(canvas), self.solver, after_step, renewed)
@@ -264,7 +264,12 @@ class _Turn:
         """The latents turned, and by how many frames."""
         by = 0 if not self.frames else self.looks * _stride(self.frames) % self.frames
         self.looks += 1
-        return (latents.roll(by, dims=2) if by else latents), by
+        return _rolled(latents, by, 2), by
+
+
+def _rolled(tensor: Tensor, by: int, dim: int) -> Tensor:
+    """Turned along an axis; by 0 it is no copy."""
+    return tensor.roll(by, dims=dim) if by else tensor
 
 
 def _stride(frames: int) -> int:

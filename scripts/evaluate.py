@@ -75,6 +75,9 @@ def main(config: Config) -> None:
     if config["suite"] == "tasks":
         if "dit" not in saved["objective"]:
             raise ConfigError(f"suite=tasks measures what a flow model makes, and run={run} is a VAE run. Set run to a flow model.")
+        if given:
+            what = f"{', '.join(given)} says how samples of suite=prompts are made. suite=tasks has tasks.sizes and tasks.lengths"
+            raise ConfigError(f"{what}. Set them to null.")
         tasks_result(config, run, saved, device, begun)
         return
     own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
@@ -262,9 +265,13 @@ def tasks_result(config: Config, run: Path, saved: Config, device: str, begun: f
     networks, keys = load_networks(run, device, build(config["kernel"])), config["tasks"]
     rollout = Rollout(keys["window"], keys["overlap"], keys["level"])
     stage = Stage(make_generator(networks, config, device, whole=True), networks, config["seed"], rollout)
-    sizes = [(height, width) for height, width in keys["sizes"]]
-    plan = TasksPlan(keys["clips"], keys["rollouts"], keys["times"], sizes, keys["lengths"], config["seed"], keys["parts"])
     shape = networks.shape
+    plan = TasksPlan(keys["clips"], keys["rollouts"], keys["times"], keys["sizes"], keys["lengths"], config["seed"], keys["parts"])
+    for key, frames, height, width in plan.shapes(shape.frames, shape.height, shape.width):  # before anything is made in the others
+        try:
+            latent_grid(frames, height, width, networks.vae.stride)
+        except ValueError as error:
+            raise ConfigError(f"tasks.{key}: {str(error).rpartition(' Set ')[0]} Set tasks.{key}.") from None
     world = World(made["difficulty"], made["seed"], shape.frames, shape.height, shape.width)
     protocol = {"run": str(run), "step": networks.step, "weights_sha256": networks.weights_sha256, "seed": config["seed"], "tasks": keys}
     protocol |= {"steps": config["steps"], **{name: described(config[name]) for name in ("solver", "guidance")}}

@@ -33,7 +33,7 @@ class Decoded:
     """
 
     def __init__(
-        self, generator: Generator, parts: Iterable[Tensor], frames: int, cyclic: bool = False, given: Mapping[int, np.ndarray] | None = None
+        self, generator: Generator, parts: Iterable[Tensor], frames: int, cyclic: bool = False, given: Mapping[int, Any] | None = None
     ) -> None:
         self._generator, self._coming, self._kept = generator, iter(parts), list[Tensor]()
         self._frames, self._cyclic, self._given = frames, cyclic, given or {}
@@ -45,7 +45,7 @@ class Decoded:
         latents = self._latent_frames()
         decoded = self._generator.frames(torch.cat(list(latents), dim=2), cyclic=True) if self._cyclic else self._generator.decoded(latents)
         for number, frame in enumerate(frame for frames in decoded for frame in frames[0].numpy()):
-            yield self._given[number] if number in self._given else frame
+            yield self._given.get(number, frame)
 
     def _latent_frames(self) -> Iterator[Tensor]:
         yield from self._kept

@@ -1,6 +1,7 @@
 """What a trained run makes for evaluations: the same as its Generator makes alone, whatever is made beside it, with what was given in its place."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +55,8 @@ def test_it_is_what_the_suite_asks(stage: Stage) -> None:
     assert (stage.frames, stage.height, stage.width, stage.stride_t) == (9, 16, 24, 4)
 
 
-def calls(videos: list[np.ndarray]) -> dict[str, Any]:
-    """Each way of making clips, of any of three: what is made of number `places`."""
+def calls(videos: list[np.ndarray]) -> Callable[[list[int]], dict[str, Any]]:
+    """Numbers of clips, of three -> each way of making them."""
     kept = np.ones((16, 24), bool)
     kept[:, 16:] = False
     given = [[(0, videos[0][:1])], [(0, videos[1][:5])], [(4, videos[2][4:7]), (8, videos[2][8:])]]  # with no, and with two pictures beside them
@@ -76,21 +77,21 @@ def calls(videos: list[np.ndarray]) -> dict[str, Any]:
             "chained": lambda stage: list(np.concatenate(list(stage.chained(17, prompts, samples)), axis=1)),
         }
 
-    return {"all": of([0, 1, 2]), "turned": of([2, 0, 1]), "alone": of([1])}
+    return of
 
 
 FRAMES = {"other shape": (13, 24, 16), "loops": (8, 16, 24), "refined": (9, 32, 48), "rolled out": (17, 16, 24), "chained": (17, 16, 24)}
 
 
-@pytest.mark.parametrize("way", list(calls([np.zeros((9, 16, 24, 3), np.uint8)] * 3)["all"]))
+@pytest.mark.parametrize("way", list(calls([np.zeros((9, 16, 24, 3), np.uint8)] * 3)([0])))
 def test_a_clip_depends_on_nothing_that_is_made_beside_it(networks: Networks, videos: list[np.ndarray], way: str) -> None:
-    made = calls(videos)
-    all_three, turned, alone = (made[how][way](staged(networks, size)) for how, size in (("all", 8), ("turned", 2), ("alone", 1)))
-    assert [video.shape for video in all_three] == [(*FRAMES.get(way, (9, 16, 24)), 3)] * 3
-    for one, other in zip(turned, [all_three[k] for k in (2, 0, 1)], strict=True):
-        assert near(one, other)
-    assert near(alone[0], all_three[1])
-    assert not near(all_three[0], all_three[1])
+    of = calls(videos)
+    alone = [of([place])[way](staged(networks, 1))[0] for place in range(3)]
+    assert [video.shape for video in alone] == [(*FRAMES.get(way, (9, 16, 24)), 3)] * 3
+    for places, batch_size in (([0, 1, 2], 8), ([2, 0, 1], 2)):
+        for place, video in zip(places, of(places)[way](staged(networks, batch_size)), strict=True):
+            assert near(video, alone[place])
+    assert not near(alone[0], alone[1])
 
 
 def test_noise_hangs_on_the_number(stage: Stage) -> None:
