@@ -10,7 +10,7 @@ from evaluation.video_features import WINDOW, Pixels, RandomConvolutions, Spectr
 from runtime.config import Config, ConfigError, entry
 from runtime.device import pick_device
 from runtime.files import write_text
-from training.inference import load_features
+from training.learnt import load_features
 
 
 def of_windows(features: Pixels | Spectrum | RandomConvolutions) -> Sees:

@@ -39,7 +39,8 @@ from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
 from runtime.config import Config, ConfigError, build, check, entry, load_run_config
 from runtime.device import pick_device
 from runtime.machine import machine, versions
-from training.inference import known_prefix, load_features, load_networks, load_vae, make_generator, seen_by_features
+from training.inference import known_prefix, load_networks, load_vae, make_generator
+from training.learnt import load_features, seen_by_features
 from training.stage import Stage
 
 Features = FrozenFeatures | LearntFeatures

@@ -19,7 +19,7 @@ from runtime.checkpoint import Checkpoints
 from runtime.config import build, compose, dump, load_run_config
 from train import main as train
 from training.ema import network_state
-from training.inference import load_features
+from training.learnt import load_features
 from training.vae_bundle import bundle_vae
 
 ROOT = Path(__file__).resolve().parents[1]

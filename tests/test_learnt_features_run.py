@@ -18,7 +18,8 @@ from evaluation.frozen_features import FrozenFeatures
 from runtime.checkpoint import Checkpoints
 from runtime.config import build, load_run_config
 from train import main as train
-from training.inference import load_encoder, load_features, load_vae, seen_by_features
+from training.inference import load_vae
+from training.learnt import load_encoder, load_features, seen_by_features
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["data=videos", "data.probes=null", "data.workers=0", "trainer=toy", "trainer.max_steps=2", "trainer.threads=1", "tracking=none"]

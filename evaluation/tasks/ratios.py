@@ -1,29 +1,15 @@
 """How much larger errors of made clips are than those of real ones: a ratio of medians, with its interval over clips."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from evaluation.reconstruction import HIGHEST_RATIO
-from evaluation.statistics import CONFIDENCE
+from evaluation.statistics import CONFIDENCE, Mean
 from runtime.seeding import Stream, generator
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """A ratio of `n` clips with its 95 % interval, at most HIGHEST_RATIO."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def as_dict(self) -> dict[str, float | int]:
-        return asdict(self)
-
-
-def median_ratio(errors: Sequence[Sequence[float]], real: Sequence[Sequence[float]], seed: int, resamples: int = 2000) -> Ratio:
+def median_ratio(errors: Sequence[Sequence[float]], real: Sequence[Sequence[float]], seed: int, resamples: int = 2000) -> Mean:
     """The median of all `errors` over the median of all `real` ones; clips are drawn with replacement, both errors of a clip together.
 
     Medians, as a clip whose object is lost has an infinite error, which no mean survives and which leaving it out would hide. What
@@ -40,7 +26,7 @@ def median_ratio(errors: Sequence[Sequence[float]], real: Sequence[Sequence[floa
     picks = generator(seed, Stream.BOOTSTRAP).integers(0, len(first), (resamples, len(first)))
     drawn = np.concatenate([_ratios(first[part], second[part]) for part in np.array_split(picks, 20)])  # 20: a suite's joints fit into 10 MB
     low, high = np.quantile(drawn, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
-    return Ratio(float(_ratios(first[None], second[None])[0]), float(low), float(high), len(first))
+    return Mean(float(_ratios(first[None], second[None])[0]), float(low), float(high), len(first))
 
 
 def _ratios(errors: np.ndarray, real: np.ndarray) -> np.ndarray:
