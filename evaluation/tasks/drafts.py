@@ -1,13 +1,14 @@
 """The part of the suite that is about size: does a small draft foretell the full size, and does refining it keep the layout and the prompt."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from evaluation import prompt_following
 from evaluation.oracle import read
 from evaluation.prompt_following import Prompt
-from evaluation.statistics import Mean, bootstrap, paired_bootstrap, wilson
+from evaluation.statistics import bootstrap, paired_bootstrap, wilson
 from evaluation.tasks.course import Course, course
 from evaluation.tasks.outcome import Example, Outcome
 from evaluation.tasks.rows import Row
@@ -31,9 +32,9 @@ def drafts(stage: Stage, prompts: Sequence[Prompt], first_sample: int, seed: int
     layouts = [_course(video) for video in small]
     away = {name: [_apart(layout, _course(video)) for layout, video in zip(layouts, videos, strict=True)] for name, videos in large.items()}
     followed = {name: [record.verdict.correct for record in prompt_following.judged(prompts, videos)] for name, videos in large.items()}
-    figures = {name: {"away": _node(bootstrap(away[name], seed)), "followed": wilson(followed[name]).as_dict()} for name in large}
+    figures: dict[str, Any] = {name: {"away": bootstrap(away[name], seed).as_dict(), "followed": wilson(followed[name]).as_dict()} for name in large}
     nearer = paired_bootstrap(away["other"], away["same"], seed)
-    figures["nearer"] = _node(nearer)
+    figures["nearer"] = nearer.as_dict()
     rows = [
         Row("draft", "full size nearer to its draft than to another's, in shorter sides", figures["nearer"], 0.0, True, "plain"),
         Row("draft", "distance of the object, same noise", figures["same"]["away"], None, False, "plain", frozen=figures["other"]["away"]["value"]),
@@ -54,7 +55,3 @@ def _apart(one: Course, other: Course) -> float:
     both = one.seen & other.seen
     distance = np.linalg.norm(one.at[:, :2] - other.at[:, :2], axis=1)
     return float(np.where(both, np.minimum(distance, LOST), LOST).mean())
-
-
-def _node(mean: Mean) -> dict:
-    return mean.as_dict()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evaluation import prompt_following
 from evaluation.prompt_following import Prompt
-from evaluation.statistics import Mean, paired_shares, wilson
+from evaluation.statistics import paired_shares, wilson
 from evaluation.tasks import drift, remix, seam, switches
 from evaluation.tasks.controls import frozen
 from evaluation.tasks.course import mean_speed
@@ -20,10 +20,6 @@ Video = NDArray[np.uint8]  # t h w c
 SEAM, JUMP, POINTS, ON_TIME, SHAPE_POINTS = 1.2, 2.0, 0.10, 0.70, 0.15
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 HELD = {4: 0.8, 20: 0.5}  # share of clips whose attributes hold, by multiples of the trained length
-
-
-def points(figure: Mean) -> dict:
-    return figure.as_dict()
 
 
 def looped(stage: Stage, world: World, n: int, first_sample: int, seed: int) -> Outcome:
@@ -39,7 +35,7 @@ def looped(stage: Stage, world: World, n: int, first_sample: int, seed: int) -> 
     figures = {"loop": judged(made), "frozen": judged([frozen(video) for video in made]), "text_to_video": wilson(followed).as_dict()}
     loop, still = figures["loop"], figures["frozen"]
     behind = paired_shares(followed, loop["followed_of"])
-    figures["behind"] = points(behind)
+    figures["behind"] = behind.as_dict()
     rows = [
         Row("loop", "place error at the seam over the interior's", loop["place"], SEAM, False, "ratio", frozen=still["place"]["value"]),
         Row("loop", "velocity error at the seam over the interior's", loop["velocity"], SEAM, False, "ratio", frozen=still["velocity"]["value"]),
@@ -69,7 +65,7 @@ def remixes(stage: Stage, world: World, n: int, first_sample: int, seed: int) ->
     plain = prompt_following.judged([Prompt(other.short, other.short_claim) for other in others], stage.words(prompts, samples))
     words = [record.verdict.correct for record in plain]
     behind = paired_shares([words[k] for k in asked], [row[-1].follows for row in results])
-    figures |= {"identity": wilson(same).as_dict(), "behind": points(behind)}
+    figures |= {"identity": wilson(same).as_dict(), "behind": behind.as_dict()}
     found = figures["remix"]
     grows = wilson([step["low"] > 0 for step in found["steps"]]).as_dict()
     rows = [
@@ -130,7 +126,7 @@ def shapes(stage: Stage, prompts: Sequence[Prompt], wanted: Sequence[tuple[int, 
         if shape == trained:
             rows.append(Row("any shape", f"prompts followed at {name}, as trained", share))
             continue
-        figures[name]["behind"] = points(paired_shares(right[trained], right[shape]))
+        figures[name]["behind"] = paired_shares(right[trained], right[shape]).as_dict()
         rows.append(Row("any shape", f"{name}: prompts followed, below the trained shape", figures[name]["behind"], SHAPE_POINTS, False, "points"))
     return Outcome("any shape", rows, figures, examples)
 
