@@ -59,6 +59,13 @@ def test_seen_weights_show_every_word_equally_often():
         np.testing.assert_allclose(shown, 1 / len(names), rtol=0.01)
 
 
+def test_orbits_are_shown_as_often_as_four_straight_motions_at_sora():
+    weights, seen = seen_weights("sora"), by_kind("sora")[None]
+    for part, names in ((0, SHAPES), (1, tuple(COLOURS)), (2, EASY_MOTIONS)):
+        shown = [weights[[t[part] == name for t in seen]].sum() for name in names]
+        np.testing.assert_allclose(shown, (1 if part < 2 else 10 / 14) / len(names), rtol=0.01)
+
+
 def test_unknown_difficulty_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="easy, standard, hard"):
         heldout("medium")
