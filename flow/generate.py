@@ -18,7 +18,7 @@ from flow.solver_noise import solver_noise
 from flow.solvers import Solver, integrate
 from flow.timesteps import grid as time_grid
 from models.geometry import Grid, moments
-from runtime.seeding import Rng
+from runtime.seeding import Rng, Stream
 
 OWN = Own()
 __all__ = ["OWN", "Generator", "Prompt", "Timed", "to_uint8"]
@@ -149,6 +149,9 @@ class Generator:
     ) -> Tensor:
         f, h, w = canvas.latents.shape[2:]
         noise = self.noise.draw(seed, samples, self.latent_channels, (f, h, w), first_frame)
+        if bool(canvas.given.any()):  # handed on by a window, a frame was made from its own noise: under that one it would not be hidden
+            apart = self.noise.draw(seed, samples, self.latent_channels, (f, h, w), first_frame, Stream.GIVEN)
+            noise = torch.where(per_frame(canvas.given), apart, noise)
         begun = interpolate(canvas.latents, noise, canvas.start)
         noisy = torch.where(per_frame(canvas.start) == 1, noise, begun)
         renewed = solver_noise(Rng(seed), samples, self.latent_channels, (f, h, w), first_frame)

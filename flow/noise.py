@@ -30,8 +30,8 @@ def unit_noise(rng: Rng, samples: Sequence[int], channels: int, grid: Grid, firs
 class Noise(Protocol):
     """Where a sampling call's noise comes from."""
 
-    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int) -> Tensor:
-        """Unit normal noise b c f h w, as `unit_noise`."""
+    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int, stream: Stream = Stream.SAMPLING) -> Tensor:
+        """Unit normal noise b c f h w, as `unit_noise`; of frames that are given from a stream of its own."""
         ...
 
 
@@ -39,8 +39,8 @@ class Noise(Protocol):
 class Own:
     """Each sample's own."""
 
-    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int) -> Tensor:
-        return unit_noise(Rng(seed), samples, channels, grid, first_frame, Stream.SAMPLING)
+    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int, stream: Stream = Stream.SAMPLING) -> Tensor:
+        return unit_noise(Rng(seed), samples, channels, grid, first_frame, stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Towards:
         if type(self.seed) is not int or not 0 <= self.seed < 2**64:
             raise ValueError(f"seed={self.seed!r} of the other noise must be a whole number >= 0 and below 2**64. Set noise.seed.")
 
-    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int) -> Tensor:
-        one, other = (Own().draw(each, samples, channels, grid, first_frame) for each in (seed, self.seed))
+    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int, stream: Stream = Stream.SAMPLING) -> Tensor:
+        one, other = (Own().draw(each, samples, channels, grid, first_frame, stream) for each in (seed, self.seed))
         return slerp(one, other, self.share)
 
 
@@ -101,8 +101,8 @@ class Coarse:
         if type(self.factor) is not int or self.factor < 1:
             raise ValueError(f"factor={self.factor!r} of a draft is not how many times as large a picture is: a whole number >= 1. Set noise.factor.")
 
-    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int) -> Tensor:
+    def draw(self, seed: int, samples: Sequence[int], channels: int, grid: Grid, first_frame: int, stream: Stream = Stream.SAMPLING) -> Tensor:
         k, (f, h, w) = self.factor, grid
-        fine = self.of.draw(seed, samples, channels, (f, k * h, k * w), first_frame)
+        fine = self.of.draw(seed, samples, channels, (f, k * h, k * w), first_frame, stream)
         # The mean of k * k unit normals has a deviation of 1 / k.
         return reduce(fine, "b c f (h i) (w j) -> b c f h w", "mean", i=k, j=k).mul_(k) if k > 1 else fine

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flow.canvas import Canvas
 from flow.generate import Generator, Prompt, Timed
+from flow.script import Script
 
 Progress = Callable[[int, int], object]
 Made = tuple["Piece", Tensor]  # a window and its latents
@@ -87,10 +88,11 @@ class Rollout:
             canvas: the whole clip; what is not given of it may be an expanded view that takes no memory.
             prompts, seed, samples, negatives, progress: as in `Generator.paint`; a frame's noise hangs on its place in the whole clip.
             begin: latent frame with which the first window begins: where something is given.
-        Raises: ValueError for a canvas that is a loop.
+        Raises: ValueError for a canvas that is a loop, and for prompts over another time than the clip's.
         """
         if canvas.cyclic:
             raise ValueError("a loop is made at once: its last frame is followed by its first. Set rollout=null, or fewer frames.")
+        Script.of(prompts, canvas)  # refuses what is not said of all of the clip, window by window it would not be missed
         pieces = self.pieces(canvas.shown, begin)
         first: Made | None = None
         last: Made | None = None

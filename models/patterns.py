@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,13 @@ Where = Literal["none", "tokens", "keys"]
 
 
 class Pattern(Protocol):
-    """Which tokens may look at which."""
+    """Which tokens may look at which.
+
+    Attributes:
+        whole: whether every frame hears of every other, so that pictures which stand behind a clip reach all of it.
+    """
+
+    whole: ClassVar[bool]
 
     def at(self, block: int) -> "Pattern":
         """The pattern of block number `block`."""
@@ -42,6 +48,8 @@ class Pattern(Protocol):
 class Full:
     """Every token of a sample looks at every token of that sample."""
 
+    whole: ClassVar[bool] = True
+
     def at(self, block: int) -> "Full":
         """The same everywhere."""
         return self
@@ -59,6 +67,8 @@ class Full:
 @dataclass(frozen=True, slots=True)
 class Causal:
     """A frame looks at its own and earlier frames and at the text; text looks at text alone, so no later frame reaches an earlier one through it."""
+
+    whole: ClassVar[bool] = False
 
     def at(self, block: int) -> "Causal":
         """The same everywhere."""
@@ -88,6 +98,7 @@ class Tiled:
         offset: size of the first tile along each axis; 0 for a whole one. `at` sets it to half a window in odd blocks.
     """
 
+    whole: ClassVar[bool] = False
     window: Grid
     offset: Grid = (0, 0, 0)
 
@@ -126,6 +137,7 @@ class Factorised:
         along: set by `at`.
     """
 
+    whole: ClassVar[bool] = True
     along: Literal["space", "time"] = "space"
 
     def at(self, block: int) -> "Factorised":

@@ -34,6 +34,7 @@ class Stream(IntEnum):
     STILLS = 21  # which frames of a clip are encoded alone
     EXPANSION = 22  # what a prompt leaves open, and the words of its expansion
     WATERMARK = 23  # where the lattice of an invisible mark lies
+    GIVEN = 24  # the noise under which sampling shows what is given: never the one that it may have been made from
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch, Packed
+from flow.autoguidance import Autoguidance
 from flow.conditioning import KnownFrames
 from flow.generate import Generator
 from flow.given import Rule
@@ -73,6 +74,14 @@ class FlowObjective:
                 f"the DiT takes {dit.latent_channels} latent channels, the VAE makes {vae.latent_channels}. "
                 f"Set objective.dit.latent_channels={vae.latent_channels}."
             )
+        if conditioning.pictures and not dit.trunk.pattern.whole:
+            name = type(dit.trunk.pattern).__name__.lower()
+            raise ValueError(
+                f"late pictures stand behind the clip, where attention of the pattern {name} does not look. Set objective/dit/pattern=full, "
+                "or leave to conditioning none, first, first_n and independent."
+            )
+        if isinstance(guidance, Autoguidance):
+            raise ValueError("pictures of a training have no weaker network to lead away from. Set guidance@objective.guidance=classifier_free.")
         assert isinstance(text, nn.Module), "the text encoder is trained with the DiT, so it is a module"
         self.dit, self.text, self.vae = dit, text, vae.eval().requires_grad_(False)
         self.shift, self.conditioning, self.captions = shift, conditioning, captions

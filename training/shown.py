@@ -89,7 +89,7 @@ class Draw:
     ) -> Shown:
         samples, device, total = [batch.samples[k] for k in places], latents.device, given[0].frames
         _, channels, _, h, w = latents.shape
-        known = torch.tensor([[*one.known, *[True] * len(one.pictures)] for one in given])  # b F
+        known = torch.tensor([[*one.known, *[not one.hidden] * len(one.pictures)] for one in given])  # b F
         spoken = [[*_within(one, said[k]), *[False] * len(one.pictures)] for k, one in zip(places, given, strict=True)]
         counts = ~known & torch.tensor(spoken)
         levels = torch.tensor([one.level for one in given])[:, None]
@@ -151,4 +151,4 @@ def _within(given: Given, said: range | None) -> list[bool]:
 
 
 def _table(given: Given) -> Shows:
-    return "known" if given.anything else "picture" if given.frames == 1 else "free"
+    return "known" if given.anything or given.hidden else "picture" if given.frames == 1 else "free"

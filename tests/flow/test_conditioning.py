@@ -29,7 +29,7 @@ def draw(weights, samples=range(400), frames=5, seed=1, stills=STILLS, **setting
 )
 def test_every_pattern_leaves_a_frame_to_make_and_gives_pictures_that_there_are(name, f, start, edge, seed):
     numbers = np.random.default_rng(seed).random(PATTERN_NUMBERS) if edge is None else np.full(PATTERN_NUMBERS, edge)
-    stills = (*(4 * k for k in range(1, f)), 1, 2)
+    stills = (*(4 * k for k in range(1, f + start)), 1, 2)
     found = PATTERNS[name](numbers, Stage(range(start, f + start), RULE, stills))
     assert len(found.known) == len(found.window) >= 1
     assert not all(found.known)
@@ -74,14 +74,39 @@ def test_keyframes_are_one_two_or_all_at_any_moment():
 
 
 def test_windows_show_a_piece_of_a_longer_video_whose_neighbours_are_handed_on():
-    weights = {"none": 1, "first_n": 1, "last_n": 1, "ends": 1, "span": 1, "independent": 1}
+    weights = {name: 1 for name in PATTERNS if name != "picture"}
     found = draw(weights, range(2000), windows=0.4)
     later = [one for one in found if one.window.start]
     assert len(later) / 2000 == pytest.approx(0.4, abs=0.04)
     assert {one.window for one in found} == {range(5), range(1, 5)}
-    assert all(len(one.known) == 4 and not one.pictures for one in later)
+    assert all(len(one.known) == 4 for one in later)
     assert any(one.known[-1] and not one.known[0] for one in later)
-    assert not any(one.window.start for one in draw({"picture": 1, "keyframes": 1}, windows=0.9))
+    assert not any(one.window.start for one in draw({"picture": 1}, windows=0.9))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("last_n", {("0000", (16,)), ("0000", (12, 16)), ("0001", (8, 12))}),
+        ("ends", {("1000", (16,)), ("1100", (16,)), ("1000", (12, 16))}),
+        ("keyframes", {("1000", (8, 12, 16)), ("0000", (8, 12, 16)), ("1000", (3,)), ("0000", (4, 10))}),
+    ],
+)
+def test_pieces_of_longer_videos_show_late_pictures_too(name, wanted):
+    """As windows of a rollout do: what is handed on at their beginning are latents, what the user gave at the end may be pictures."""
+    found = draw({name: 1}, range(2000), windows=0.9)
+    seen = {("".join(str(int(known)) for known in one.known), one.pictures) for one in found if one.window.start and one.pictures}
+    assert wanted <= seen
+
+
+def test_hidden_pictures_stand_beside_a_clip_of_which_nothing_is_given():
+    weights = dict.fromkeys(PATTERNS, 1.0)
+    plain, some = (draw(weights, range(2000), noise=0.1, hidden=share) for share in (0.0, 0.3))
+    for one, other in zip(plain, some, strict=True):
+        assert (one.window, one.pictures) == (other.window, other.pictures)
+        assert other == one or (other.hidden and other.pictures and not other.anything and not any(other.known) and other.level == 0)
+    late = [one for one in some if one.pictures]
+    assert sum(one.hidden for one in late) / len(late) == pytest.approx(0.3, abs=0.06)
 
 
 def test_a_picture_is_the_first_frame_alone_and_all_of_it_is_made():
@@ -132,6 +157,7 @@ def test_a_weight_of_zero_never_comes_up():
         ({}, {}, "no pattern"),
         ({"none": 1}, {"windows": 1.0}, "Set conditioning.windows"),
         ({"none": 1}, {"noise": -0.1}, "Set conditioning.noise"),
+        ({"none": 1}, {"hidden": 1.5}, "Set conditioning.hidden"),
     ],
 )
 def test_impossible_mixtures_are_refused_by_name(weights, settings, names):

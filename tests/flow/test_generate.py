@@ -81,7 +81,7 @@ def test_known_frames_come_back_bit_for_bit_and_change_the_others(solver):
         assert not torch.allclose(made[row][:, ~mask[row]], free[row][:, ~mask[row]], atol=1e-3)
 
 
-def test_guidance_hides_given_frames_under_the_sample_s_own_noise_at_the_level_of_the_others():
+def test_guidance_hides_given_frames_at_the_level_of_the_others_under_noise_that_made_none_of_them():
     known = torch.randn(2, CHANNELS, *GRID, generator=torch.Generator().manual_seed(3))
     mask = torch.zeros(2, 4, dtype=torch.bool)
     mask[0, 0] = True
@@ -89,7 +89,7 @@ def test_guidance_hides_given_frames_under_the_sample_s_own_noise_at_the_level_o
     generator = make(guidance=ClassifierFree(4.0, frames=2.0), steps=3)
     generator._velocity = lambda noisy, t, *rest: asked.append((noisy, t)) or network(noisy, t, *rest)
     latents(generator, [0, 1], known_latents=known, known_mask=mask)
-    noise = unit_noise(Rng(0), [0, 1], CHANNELS, GRID, stream=Stream.SAMPLING)
+    noise = unit_noise(Rng(0), [0, 1], CHANNELS, GRID, stream=Stream.GIVEN)
     for level, (noisy, t) in zip(generator.grid[:3].float(), asked, strict=True):
         told, shown, blind = noisy.chunk(3)
         assert torch.equal(told, shown)

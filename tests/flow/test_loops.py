@@ -12,6 +12,7 @@ from flow.noise import Own
 from flow.path import per_frame
 from flow.solvers import Euler, Heun, Multistep
 from models.vae import VideoVAE
+from runtime.seeding import Stream
 
 F, CHANNELS = 6, 2
 GRID = (F, 3, 5)
@@ -23,8 +24,8 @@ class Turned:
 
     by: int
 
-    def draw(self, seed, samples, channels, grid, first_frame):
-        return Own().draw(seed, samples, channels, grid, first_frame).roll(self.by, dims=2)
+    def draw(self, seed, samples, channels, grid, first_frame, stream=Stream.SAMPLING):
+        return Own().draw(seed, samples, channels, grid, first_frame, stream).roll(self.by, dims=2)
 
 
 def encode(prompts):

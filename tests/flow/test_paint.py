@@ -59,8 +59,8 @@ def mask(seed=0, b=2):
     return random(b, *GRID, seed=seed) > 0
 
 
-def drawn(samples, frames=GRID[0]):
-    return unit_noise(Rng(0), samples, CHANNELS, (frames, *GRID[1:]), stream=Stream.SAMPLING)
+def drawn(samples, frames=GRID[0], stream=Stream.SAMPLING):
+    return unit_noise(Rng(0), samples, CHANNELS, (frames, *GRID[1:]), stream=stream)
 
 
 def paint(canvas, generator=None, prompts=None, samples=None, **rest):
@@ -78,7 +78,7 @@ def test_pictures_behind_the_clip_are_looked_at_at_rest_and_never_come_back(leve
     network = Network()
     made = paint(with_picture(blank(), level=level), make(network))
     assert made.shape == (2, CHANNELS, *GRID)
-    picture = (1 - level) * 3.0 + level * drawn([0, 1], 5)[:, :, 4]
+    picture = (1 - level) * 3.0 + level * drawn([0, 1], 5, Stream.GIVEN)[:, :, 4]
     for noisy, t, moments in network.calls:
         assert torch.equal(noisy[:, :, 4], picture)
         assert (t[:, 4] == level).all()
@@ -93,7 +93,7 @@ def test_given_frames_come_back_bit_for_bit_and_are_seen_at_their_level(solver, 
     network = Network()
     made = paint(blank().keep(clip(), KNOWN, level), make(network, solver=solver))
     assert torch.equal(made.transpose(1, 2)[KNOWN], clip().transpose(1, 2)[KNOWN])
-    seen = interpolate(clip(), drawn([0, 1]), torch.full((2, 4), level))
+    seen = interpolate(clip(), drawn([0, 1], stream=Stream.GIVEN), torch.full((2, 4), level))
     for noisy, t, _ in network.calls:
         assert torch.equal(noisy.transpose(1, 2)[KNOWN], seen.transpose(1, 2)[KNOWN])
         assert (t[KNOWN] == torch.tensor(level)).all()
@@ -115,7 +115,8 @@ def test_guidance_hides_given_frames_under_as_much_noise_as_it_says(level):
     for noisy, t, _ in network.calls:
         blind, times = noisy.chunk(3)[2], t.chunk(3)[2]
         assert torch.equal(times, times.amax(dim=1, keepdim=True).expand(-1, 4))
-        assert torch.allclose(blind.transpose(1, 2)[KNOWN], interpolate(clip(), drawn([0, 1]), times).transpose(1, 2)[KNOWN], atol=1e-6)
+        wanted = interpolate(clip(), drawn([0, 1], stream=Stream.GIVEN), times)
+        assert torch.allclose(blind.transpose(1, 2)[KNOWN], wanted.transpose(1, 2)[KNOWN], atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)

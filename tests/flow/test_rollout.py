@@ -81,6 +81,15 @@ def test_what_is_handed_on_is_noised_for_the_network_and_stays_as_it_was():
     assert (first, second) == (range(5), range(5, 7))
 
 
+def test_what_is_handed_on_is_shown_under_noise_that_it_was_not_made_from():
+    """Its own noise would not hide it: what a network made of that noise can be told from it, which training never shows."""
+    network = Network()
+    walked(Rollout(4, 2, level=0.9), 9, network)
+    began, shown = network.calls[0][0][:, :, 3:5], network.calls[2][0][:, :, :2]  # frames 3 and 4, in the first window and handed on
+    assert network.calls[0][1].min() == 1
+    assert abs(float(torch.corrcoef(torch.stack([began.flatten(), shown.flatten()]))[0, 1])) < 0.35
+
+
 def test_a_clip_that_fits_is_made_at_once():
     generator = make()
     canvas = generator.blank(2, (5, H, W), 8.0)
@@ -130,6 +139,12 @@ def test_a_window_hears_the_prompts_of_its_own_time():
         both = piece.start < 6 < piece.stop
         assert len(call[0]) == (4 if both else 2)
         assert both or torch.equal(call[2], encode(["a" if piece.stop <= 6 else "c"] * 2))
+
+
+@pytest.mark.parametrize("frames", [10, 20])
+def test_prompts_over_another_time_than_the_clip_s_are_refused(frames):
+    with pytest.raises(ValueError, match=f"of {frames} latent frames, the clip has 12"):
+        walked(Rollout(4, 2), 12, prompts=[Timed(("a", "c"), torch.full((2, frames), 0.5))] * 2)
 
 
 def test_a_blank_canvas_takes_no_memory_however_long_it_is():

@@ -7,6 +7,7 @@ import torch
 
 from data.batch import Batch, Packed, Shot
 from data.stills import StillFrames, encode_stills
+from flow.autoguidance import Autoguidance
 from flow.conditioning import PATTERNS, KnownFrames
 from flow.given import Rule
 from flow.guidance import NoGuidance
@@ -15,6 +16,7 @@ from flow.solvers import Euler
 from flow.timesteps import LogitNormal, shift
 from models.dit import DiT
 from models.geometry import Layout
+from models.patterns import Causal, Tiled
 from models.text import TextTransformer, WordTokenizer
 from models.vae import VideoVAE
 from runtime.seeding import Rng, Stream
@@ -27,17 +29,17 @@ WORDS = ("a red circle", "a blue square", "a green star")
 CUTS = (Shot(0, 5, {"short": ("first it moves",), "motion": ("first",)}), Shot(5, 9, {"short": ("then it turns",), "motion": ("then",)}))
 
 
-def objective(conditioning=ALL) -> FlowObjective:
+def objective(conditioning=ALL, guidance=None, **of_dit) -> FlowObjective:
     torch.manual_seed(0)
     vae = VideoVAE(latent_channels=4, widths=(8, 16), encoder_depths=(1, 1), decoder_depths=(1, 1), look_back=1, decoder_look_back=1)
     text = TextTransformer(WordTokenizer(64), width=16, depth=1, heads=2, max_tokens=8)
-    dit = DiT(latent_channels=4, width=32, depth=2, heads=2, text_width=16)
+    dit = DiT(latent_channels=4, width=32, depth=2, heads=2, text_width=16, **of_dit)
     for network in (dit, text.blocks):  # layers that end a branch start at 0: nothing would depend on anything
         for parameter in network.parameters():
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=0.1)
     captions = CaptionPolicy(free={"short": 0.8, "none": 0.2}, known={"motion": 1.0})
-    return FlowObjective(dit, text, vae, LogitNormal(0.0, 1.0), 2.0, Velocity(), conditioning, captions, 4, Euler(), NoGuidance(), 2, 2)
+    return FlowObjective(dit, text, vae, LogitNormal(0.0, 1.0), 2.0, Velocity(), conditioning, captions, 4, Euler(), guidance or NoGuidance(), 2, 2)
 
 
 def videos(samples=range(12), size=(16, 16), shots=True, drawn=1) -> Batch:
@@ -176,3 +178,29 @@ def test_flops_are_the_mean_over_the_mixture(weights, windows, frames):
 def test_late_pictures_without_stills_are_refused_by_name():
     with pytest.raises(ValueError, match=r"Set data\.stills"):
         objective(KnownFrames({"none": 1.0, "keyframes": 0.1})).loss(videos(drawn=0), Rng(1))
+
+
+def test_hidden_pictures_are_as_noisy_as_the_clip_and_nothing_of_it_is_given():
+    toy = objective(KnownFrames({"ends": 1.0}, hidden=0.5))
+    batch = cached(toy, videos(range(40), shots=False))
+    even = 0
+    for shown in toy._drawn(batch, Rng(0)):
+        pictures = shown.t.shape[1] - 3
+        for t, counts, prompt in zip(shown.t, shown.counts, shown.prompts, strict=True):
+            hidden = bool((t == t[0]).all())
+            even += hidden
+            assert counts.tolist() == [hidden or bool(level > 0) for level in t[:3]] + [False] * pictures
+            assert not hidden or (t[0] > 0 and prompt in ("it moves", ""))
+    assert even == sum(one.hidden for one in toy.draw.given(Rng(0), batch, 3)) > 0
+
+
+@pytest.mark.parametrize("pattern", [Causal(), Tiled((1, 2, 2))], ids=lambda one: type(one).__name__)
+def test_late_pictures_are_refused_where_attention_does_not_look(pattern):
+    with pytest.raises(ValueError, match="objective/dit/pattern=full"):
+        objective(pattern=pattern)
+    objective(KnownFrames({"first_n": 1.0}), pattern=pattern)
+
+
+def test_autoguidance_has_no_weaker_network_in_training():
+    with pytest.raises(ValueError, match="classifier_free"):
+        objective(guidance=Autoguidance(2.0, "runs/x"))
