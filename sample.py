@@ -28,17 +28,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.provenance import Fingerprint, Origin, Record, given, make_record, payload, read_record
+from data.provenance import Fingerprint, Origin, Record, given, make_record, payload
 from data.remake import asked as asked_again
 from data.remake import verdict, why_not
 from data.watermark import Marked
 from runtime.build import build
 from runtime.config import Config, ConfigError, check, run
 from runtime.device import pick_device
-from tasks.clips import FORMATS, Decoded, finished, next_number, shown, slug, writable, write
-from tasks.command import Words, split_command_line
+from tasks.clips import FORMATS, Decoded, finished, next_number, shown, slug, there, writable, write
+from tasks.command import Words, split_command_line, wants_help, without
 from tasks.orders import Order, Planned, batches, check_files, orders, texts_of
-from tasks.record import again, asked_for, reasons, settings_of
+from tasks.record import again, asked_for, reasons, record_of, settings_of
 from tasks.task import Plan
 from training.inference import Networks, load_networks
 from training.maker import Maker, task_node
@@ -63,7 +63,7 @@ def check_numbers(config: Config) -> None:
         raise ConfigError(f"fps={config['fps']!r} must be a number above 0 and at most 1000. Set fps.")
     if type(config["known_level"]) not in (int, float) or not 0 <= config["known_level"] < 1:
         raise ConfigError(f"known_level={config['known_level']!r} must be a flow time of at least 0 and below 1. Set known_level.")
-    for key in ("whole", "untrained", "expand_given"):
+    for key in ("whole", "as_given", "untrained", "expand_given"):
         if type(config[key]) is not bool:
             raise ConfigError(f"{key}={config[key]!r} must be true or false. Set {key}.")
     formats = config["formats"]
@@ -84,9 +84,10 @@ def make(config: Config, words: Words, arguments: Sequence[str]) -> None:
         make_again(config, words, words.again, device)
         return
     networks = load_networks(words.run, device, build(config["kernel"]))
-    config = config | {key: getattr(networks.shape, key) for key in ("height", "width", "fps") if config[key] is None}
+    config = config | {key: getattr(networks.shape, key) for key in ("height", "width") if config[key] is None}
     maker = Maker(networks, config, device)
-    every = orders(words, config, maker.style)
+    fps = maker.usual_fps(words.files) if config["fps"] is None else config["fps"]
+    every = orders(words, config | {"fps": fps}, maker.style)
     check_files(every)
     # Several processes agree on names without a word: a clip is called by its place in the whole command.
     alone = config["ranks"] == 1
@@ -94,9 +95,15 @@ def make(config: Config, words: Words, arguments: Sequence[str]) -> None:
     made_by = origin(words.run, networks, device), helpers(config["guidance"], device)
     press = Press(maker, *made_by, out, next_number(out) if alone else 0, skip=not alone)
     maker.prepare(every)
-    made = press.run(every[config["rank"] :: config["ranks"]], config["batch_size"])
-    shapes = " or ".join(dict.fromkeys(shape for shape in made))
-    print(f"{len(made)} clip{'s' * (len(made) > 1)} of {shapes} in {out}" if made else f"every clip of this command is in {out} already")
+    share = every[config["rank"] :: config["ranks"]]
+    made = press.run(share, config["batch_size"])
+    shapes, whose = " or ".join(dict.fromkeys(shape for shape in made)), f"rank={config['rank']} of ranks={config['ranks']}"
+    if not share:
+        print(f"{whose} has no share: the command makes {len(every)} clip{'s' * (len(every) > 1)}")
+    elif not made:
+        print(f"every clip of {'this command' if alone else whose} is in {out} already")
+    else:
+        print(f"{len(made)} clip{'s' * (len(made) > 1)} of {shapes} in {out}")
     print("more: variations=4, seed=1, steps=24, guidance.scale=3; how a clip was made stands in the .json beside it")
 
 
@@ -105,7 +112,7 @@ def make_again(config: Config, words: Words, path: str, device: str) -> None:
 
     Raises: ConfigError or ValueError with all reasons why that cannot be; RuntimeError if its frames came out otherwise.
     """
-    record, folders = read_record(path), [Path(path).parent, Path()]
+    record, folders = record_of(path), [Path(path).parent, Path()]
     run_folder = words.run or record["run"]
     networks = load_networks(run_folder, device, build(record.get("kernel")))
     torch.set_num_threads(record["threads"])  # sums are cut by them, and so rounded
@@ -179,11 +186,14 @@ class Press:
                 plan = self.maker.plan(order)
             except ValueError as error:
                 raise ConfigError(f"{order.where}: {error}" if order.where else str(error)) from None
-            if not self.skip or not finished(self._stem(order), self._asked(order, plan) | networks_of(self.here)):
+            if not self.skip or not finished(self._stem(order), self._asked(order, plan) | networks_of(self.here), self._formats(plan)):
                 yield order, plan
 
     def _stem(self, order: Order) -> Path:
         return self.out / f"{self.first + order.number:03d}-{slug(order.prompt)}"
+
+    def _formats(self, plan: Plan) -> list[str]:
+        return self.config["formats"] or (["mp4"] if plan.frames > 1 else ["png"])
 
     def _asked(self, order: Order, plan: Plan) -> Config:
         task, rollout = task_node(self.config, order.files), self.maker.rollout(plan)
@@ -196,8 +206,9 @@ class Press:
         given = plan.as_given(self.maker.generator.frames) if self.config["as_given"] else None
         video = Decoded(self.maker.generator, latents, plan.frames, plan.canvas.cyclic, given)
         marked = Fingerprint(Marked(video, self.maker.watermark, payload(record)))
-        formats = self.config["formats"] or (["mp4"] if plan.frames > 1 else ["png"])
-        file, seconds = write(self._stem(order), marked, formats, record, sampling_s)
+        stem = self._stem(order)
+        formats = dict.fromkeys([*self._formats(plan), *there(stem)])  # another format of a clip goes with those that are there: one record for all
+        file, seconds = write(stem, marked, list(formats), record, sampling_s)
         if self.record is not None:
             assert marked.sha256 is not None
             same, told = verdict(self.record, marked.sha256, self.here)
@@ -232,8 +243,7 @@ def spread(arguments: Sequence[str], processes: int) -> None:
     Raises: RuntimeError if one of them fails; the others come to their end.
     """
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    rest = [argument for argument in arguments if argument.partition("=")[0] not in ("processes", "rank", "ranks")]
-    started = []
+    rest, started = without(arguments, ("processes", "rank", "ranks")), []
     for rank in range(processes):
         own = {"OMP_NUM_THREADS": str(max(1, cores // processes))} | os.environ
         if gpus > 1:
@@ -251,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a prompt may hold what the terminal cannot show
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if wants_help(arguments):
         print(__doc__)
         return
     try:

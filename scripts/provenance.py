@@ -1,7 +1,8 @@
 """Print how clips were made and which invisible mark they carry: python scripts/provenance.py clip.mp4 [...] [--psnr 46 --bits 16 --key 7].
 
-The record stands in the mp4 and in the .json beside it (see data/provenance.py). The mark is looked for with what the record says of it, and where
-there is no record, with the shipped settings or those given. Ends with 1 if a file has neither.
+The record stands in the mp4 and in the .json beside it (see data/provenance.py), that of a picture in the .json alone. The mark is looked for with
+what the record says of it, and where there is no record, with the shipped settings or those given. Ends with 1 if a file has neither, or cannot be
+read.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import numpy as np
 
 from data.files.faults import Limits, VideoError
 from data.files.media import Media
+from data.files.pictures import SUFFIXES, read_picture
 from data.files.probe import probe
 from data.files.pyav_reader import PyAVReader
-from data.provenance import payload, read_record
+from data.provenance import payload
 from data.watermark import CHANCE
 from runtime.build import build
+from tasks.record import record_of
 
 TARGET = "data.watermark.Invisible"
 AT_ONCE_PX = 2**25  # of frames read at a time
@@ -28,7 +31,7 @@ AT_ONCE_PX = 2**25  # of frames read at a time
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("files", nargs="+", help="mp4 files, or what other tools made of them")
+    parser.add_argument("files", nargs="+", help="mp4 files and pictures, or what other tools made of them")
     parser.add_argument("--psnr", type=float, help="dB of the mark, if there is no record")
     parser.add_argument("--bits", type=int, help="of the mark, if there is no record")
     parser.add_argument("--key", type=int, help="of the mark, if there is no record")
@@ -36,8 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may hold what the terminal cannot show
     settings = {name: value for name in ("psnr", "bits", "key") if (value := getattr(given, name)) is not None}
+    return max([attempt(Path(file), settings) for file in given.files])
+
+
+def attempt(file: Path, settings: dict[str, Any]) -> int:
+    """As `show`; a file that cannot be read does not end the command."""
     try:
-        return max([show(Path(file), settings) for file in given.files])
+        return show(file, settings)
     except (ValueError, OSError) as error:
         print(f"error: {error}")
         return 1
@@ -48,7 +56,7 @@ def show(file: Path, settings: dict[str, Any]) -> int:
     print(file)
     record = None
     try:
-        record = read_record(file)
+        record = record_of(file)
         for key, value in record.items():
             print(f"  {key:16s} {json.dumps(value, ensure_ascii=False)}")
     except VideoError:
@@ -84,6 +92,9 @@ def show_mark(file: Path, record: dict[str, Any] | None, settings: dict[str, Any
 
 def frames(file: Path) -> Iterator[np.ndarray]:
     """A file's frames, h w 3, a stretch at a time."""
+    if file.suffix.lower() in SUFFIXES:
+        yield from read_picture(file)
+        return
     media, limits = Media.of(file), Limits()
     found = probe(media, limits, None)
     stretch = max(1, AT_ONCE_PX // (found.height * found.width))

@@ -6,7 +6,7 @@ Shows what scripts/evaluate.py suite=tasks has measured; needs no network and no
 from pathlib import Path
 
 from evaluation.tasks.page import page
-from runtime.config import Config, entry
+from runtime.config import Config, ConfigError, entry
 from runtime.files import write_text
 
 
@@ -14,7 +14,11 @@ from runtime.files import write_text
 def main(config: Config) -> None:
     run = Path(config["run"])
     out = Path(config["out"]) if config["out"] is not None else run / "showcase.html"
-    write_text(out, page(run))
+    html = page(run)
+    try:
+        write_text(out, html)
+    except OSError as error:
+        raise ConfigError(f"out={out} cannot be written: {error}. Set out=<a file in a folder that can>.") from None
     print(out)
 
 

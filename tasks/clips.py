@@ -56,17 +56,18 @@ class Decoded:
 
 
 def _strip(stem: Path, video: Fingerprint, record: Mapping[str, Any]) -> Path:
-    return write_png_strip(f"{stem}.strip.png", video, enlarge=max(1, 128 // record["height"]))
+    return write_png_strip(f"{stem}{ENDINGS['strip']}", video, enlarge=max(1, 128 // record["height"]))
 
 
 def _png(stem: Path, video: Fingerprint, record: Mapping[str, Any]) -> Path:
     first, *_ = [frame for number, frame in enumerate(video) if number == 0]
-    return write_whole(f"{stem}.png", lambda target: Image.fromarray(first).save(target, format="PNG"))
+    return write_whole(f"{stem}{ENDINGS['png']}", lambda target: Image.fromarray(first).save(target, format="PNG"))
 
 
+ENDINGS = {"mp4": ".mp4", "gif": ".gif", "strip": ".strip.png", "png": ".png"}
 FORMATS: dict[str, Callable[[Path, Fingerprint, Mapping[str, Any]], Path]] = {
-    "mp4": lambda stem, video, record: write_clip(f"{stem}.mp4", video, record["fps"], record),
-    "gif": lambda stem, video, record: write_gif(f"{stem}.gif", video, record["fps"]),
+    "mp4": lambda stem, video, record: write_clip(f"{stem}{ENDINGS['mp4']}", video, record["fps"], record),
+    "gif": lambda stem, video, record: write_gif(f"{stem}{ENDINGS['gif']}", video, record["fps"]),
     "strip": _strip,
     "png": _png,
 }
@@ -112,8 +113,13 @@ def next_number(out: Path) -> int:
     return max(numbers, default=-1) + 1
 
 
-def finished(stem: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether a clip is there already, made as it is asked for now.
+def there(stem: Path) -> list[str]:
+    """The formats that a clip has files of."""
+    return [name for name, ending in ENDINGS.items() if Path(f"{stem}{ending}").exists()]
+
+
+def finished(stem: Path, asked: Mapping[str, Any], formats: Sequence[str]) -> bool:
+    """Whether a clip is there already, made as it is asked for now and in every format.
 
     Args:
         asked: what its record must say.
@@ -133,7 +139,7 @@ def finished(stem: Path, asked: Mapping[str, Any]) -> bool:
         raise ConfigError(
             f"{sidecar.parent} holds other clips: {name} was made with another {unlike}. With ranks above 1, set out=<a folder of its own>."
         )
-    return True
+    return set(formats) <= set(there(stem))
 
 
 def slug(prompt: str, length: int = 48) -> str:

@@ -1,8 +1,9 @@
 """What a command says in free text, taken word for word: Hydra's grammar and OmegaConf would break or interpret it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from runtime.build import ConfigError, nearest
 from tasks.task import Files
@@ -49,6 +50,31 @@ class Words:
     again: str | None = None
 
 
+HELP = ("-h", "--help")
+
+
+def parts(arguments: Sequence[str]) -> Iterator[tuple[str | None, list[str]]]:
+    """A command line in pieces: (an option, which may be unknown, with its value where it has one), (None, [any other argument])."""
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name in EXAMPLES:
+            yield name, [name, *([value] if equals else islice(waiting, 1))]
+        else:
+            yield (name if argument.startswith("-") else None), [argument]
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Whether an argument asks for help; a text that says so does not."""
+    return not arguments or arguments[0] == "help" or any(name in HELP for name, _ in parts(arguments))
+
+
+def without(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """A command line without these keys; texts that look like one stay."""
+    kept = [part for name, part in parts(arguments) if name or part[0].partition("=")[0] not in keys]
+    return [argument for part in kept for argument in part]
+
+
 def split_command_line(arguments: Sequence[str]) -> tuple[Words, list[str]]:
     """The free texts, and what is left for Hydra.
 
@@ -57,15 +83,13 @@ def split_command_line(arguments: Sequence[str]) -> tuple[Words, list[str]]:
     found: dict[str, list[str]] = {name: [] for name in EXAMPLES}
     folders: dict[str, str] = {}
     rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    for option, (argument, *text) in parts(arguments):
         name, equals, value = argument.partition("=")
-        if name in EXAMPLES:
-            text = value if equals else next(waiting, None)
-            if text is None:
+        if option in EXAMPLES:
+            if not text:
                 raise ConfigError(f"{name} wants a value: {name} {EXAMPLES[name]}.")
-            found[name].append(text)
-        elif argument.startswith("-"):
+            found[option] += text
+        elif option is not None:
             raise ConfigError(f"{name} is no option of sample.py{nearest(name, list(EXAMPLES))}. All else is key=value, see configs/sample.yaml.")
         elif name in FOLDERS and equals:
             folders[name] = value

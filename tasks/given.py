@@ -10,7 +10,7 @@ import torch
 from flow.generate import Prompt, Timed
 from runtime.build import ConfigError
 from tasks import sources
-from tasks.task import Files, Needs, Plan, Segment, Studio
+from tasks.task import Files, Plan, Segment, Studio
 
 
 def one(paths: Sequence[str], option: str, task: str) -> str:
@@ -29,6 +29,18 @@ def given_frames(segments: Sequence[Segment], frames: int) -> np.ndarray:
     for segment in segments:
         mask[segment.start : segment.start + len(segment.video)] = True
     return mask
+
+
+def cut_short(what: str, found: int, room: int) -> tuple[str, ...]:
+    """What to tell of given frames that reach beyond the clip.
+
+    Args:
+        what: the option and its file.
+        found, room: frames of the file, and those from its place to the clip's end.
+    """
+    if found <= room:
+        return ()
+    return (f"{what}: the last {found - room} of its {found} frames lie beyond the clip's end and are left out. Set frames higher to keep them.",)
 
 
 def planned(studio: Studio, segments: Sequence[Segment], frames: int, begin: int = 0, windows: bool = True) -> Plan:
@@ -57,8 +69,6 @@ class ImageToVideo:
 
     name: ClassVar[str] = "i2v"
     uses: ClassVar[Sequence[str]] = ("images",)
-    needs: ClassVar[Needs] = (("first", "first_n"),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         frames = studio.frames or studio.usual
@@ -72,8 +82,6 @@ class FirstAndLast:
 
     name: ClassVar[str] = "first_last"
     uses: ClassVar[Sequence[str]] = ("images", "last")
-    needs: ClassVar[Needs] = (("ends", "last_n", "keyframes"),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         frames = studio.frames or studio.usual
@@ -89,8 +97,6 @@ class Keyframes:
 
     name: ClassVar[str] = "keyframes"
     uses: ClassVar[Sequence[str]] = ("keyframes",)
-    needs: ClassVar[Needs] = (("keyframes",),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         frames = studio.frames or studio.usual
@@ -98,7 +104,7 @@ class Keyframes:
             raise ConfigError(
                 "task=keyframes wants pictures or clips with their times. Give --keyframe SECONDS=FILE, for example --keyframe 1.5=b.png."
             )
-        segments = []
+        segments, notes = [], ()
         for at_s, path in files.keyframes:
             start = round(at_s * studio.fps)
             if not 0 <= start < frames:
@@ -108,7 +114,8 @@ class Keyframes:
                 )
             found = sources.clip(path, studio.fps, studio.height, studio.width)
             segments.append(Segment(start, found[: frames - start]))
-        return planned(studio, segments, frames, windows=False)
+            notes += cut_short(f"--keyframe {at_s:g}={path}", len(found), frames - start)
+        return replace(planned(studio, segments, frames, windows=False), notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,6 @@ class Extend:
     context_s: float | None = None
     name: ClassVar[str] = "extend"
     uses: ClassVar[Sequence[str]] = ("videos",)
-    windows_needed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.side not in ("after", "before", "both"):
@@ -135,17 +141,13 @@ class Extend:
         if self.context_s is not None and not self.context_s > 0:
             raise ConfigError(f"task.context_s={self.context_s} must be above 0, or null for the whole video. Set task.context_s.")
 
-    @property
-    def needs(self) -> Needs:
-        return ({"after": ("first_n",), "before": ("last_n",), "both": ("span",)}[self.side],)
-
     def begin(self, files: Files, studio: Studio) -> Plan:
         source = sources.clip(one(files.videos, "--video", "extend"), studio.fps, studio.height, studio.width)
         if self.context_s is not None:
             count = min(len(source), 1 + round(self.context_s * studio.fps))
             source = source[-count:] if self.side == "after" else source[:count]
         step = studio.stride[0]
-        least = whole(len(source) + step, step)
+        least = whole(len(source) + (2 if self.side == "both" else 1) * step, step)  # a latent frame on each side that is made
         frames = studio.frames or max(least, whole(len(source) + studio.usual - 1, step))
         if frames < least:
             raise ConfigError(f"frames={frames} leaves nothing to add to the {len(source)} frames of {files.videos[0]}. Set frames={least} or more.")
@@ -171,8 +173,6 @@ class ReCut:
     keep_s: Sequence[float]
     name: ClassVar[str] = "recut"
     uses: ClassVar[Sequence[str]] = ("videos",)
-    needs: ClassVar[Needs] = (("span", "first_n", "last_n"),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         source = sources.clip(one(files.videos, "--video", "recut"), studio.fps, studio.height, studio.width)
@@ -203,8 +203,6 @@ class Connect:
     curve: Literal["linear", "smooth", "step"] = "smooth"
     name: ClassVar[str] = "connect"
     uses: ClassVar[Sequence[str]] = ("videos", "second")
-    needs: ClassVar[Needs] = (("ends",),)
-    windows_needed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.curve not in CURVES:
@@ -221,7 +219,7 @@ class Connect:
             gap = studio.frames - len(first) - len(second)
             if gap < 1:
                 raise ConfigError(f"frames={studio.frames} has no room between {len(first)} and {len(second)} given frames. Set frames higher.")
-        frames = whole(len(first) + gap + len(second), step)
+        frames = studio.frames or whole(len(first) + gap + len(second), step)
         start = frames - len(second)
         plan = planned(studio, [Segment(0, first), Segment(start, second)], frames, windows=False)
         passage = (len(first) - 1) / step, start / step
@@ -260,7 +258,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class InBetween:
-    """A video at a higher frame rate: each given frame stays at its moment, those between are made.
+    """A video at a higher frame rate: each given frame stays at its moment, those between are made, and at most a latent frame's more at the end.
 
     Args:
         factor: by which the rate rises, whole, at least 2.
@@ -270,22 +268,31 @@ class InBetween:
     factor: int
     name: ClassVar[str] = "inbetween"
     uses: ClassVar[Sequence[str]] = ("videos",)
-    needs: ClassVar[Needs] = (("keyframes",),)
-    windows_needed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if type(self.factor) is not int or self.factor < 2:
             raise ConfigError(f"task.factor={self.factor!r} makes no frames between: a whole number of at least 2. Set task.factor.")
 
+    def rate(self, files: Files) -> float | None:
+        """Frames per second at which every given frame is used; None of a folder of pictures or one picture, which have no rate."""
+        path = one(files.videos, "--video", "inbetween")
+        found = sources.look(path)
+        return found.fps * self.factor if found.kind == "video" and found.frames > 1 else None
+
     def begin(self, files: Files, studio: Studio) -> Plan:
-        source = sources.clip(one(files.videos, "--video", "inbetween"), studio.fps / self.factor, studio.height, studio.width)
-        step = studio.stride[0]
-        count = next((n for n in range(len(source), 1, -1) if (n - 1) * self.factor % step == 0), 0)
-        if not count:
-            raise ConfigError(f"{files.videos[0]} has {len(source)} frames at {studio.fps / self.factor:g} fps, too few to make some between them.")
-        frames = 1 + (count - 1) * self.factor
+        path, read_fps = one(files.videos, "--video", "inbetween"), studio.fps / self.factor
+        source = sources.clip(path, read_fps, studio.height, studio.width)
+        count, unused = len(source), sources.look(path).frames - len(source)
+        if count < 2:
+            raise ConfigError(f"{path} has {count} frames at {read_fps:g} fps, too few to make some between them.")
+        frames = whole(1 + (count - 1) * self.factor, studio.stride[0])
         if studio.frames not in (None, frames):
             raise ConfigError(
-                f"frames={studio.frames}, and the {count} frames of {files.videos[0]} become {frames} by task.factor={self.factor}. Set frames=null."
+                f"frames={studio.frames}, and the {count} frames of {path} become {frames} by task.factor={self.factor}. Set frames=null."
             )
-        return planned(studio, [Segment(number * self.factor, source[number : number + 1]) for number in range(count)], frames, windows=False)
+        plan = planned(studio, [Segment(number * self.factor, source[number : number + 1]) for number in range(count)], frames)
+        # As slow motion at the rate of training, with a picture at every moment as there: at its own rate moments would stand closer than any that
+        # the network knows. Of 17 frames at 8 fps, 65 at 32: given frames at 30 dB instead of 25, the largest leap 2 px instead of 5.
+        slow = replace(plan.canvas, moments=plan.canvas.moments * (studio.fps / (studio.usual_fps or studio.fps)))
+        told = f"{unused} of the {unused + count} frames of {path} are not used, as fps={studio.fps:g} and task.factor={self.factor} read it"
+        return replace(plan, canvas=slow, held=True, notes=(f"{told} at {read_fps:g} fps. Leave out fps to use them all.",) * (unused > 0))

@@ -1,8 +1,7 @@
 """From a plan to latents: at once, in windows, or first small and then large."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,7 +12,7 @@ from flow.canvas import joined
 from flow.generate import Generator, Prompt
 from flow.rollout import Rollout
 from runtime.build import ConfigError
-from tasks.task import Needs, Plan, Task
+from tasks.task import Plan
 
 Progress = Callable[[int, int], object]
 
@@ -30,23 +29,34 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class AsTrained:
-    """Windows of the length that a run was trained on, for clips that are longer.
+    """Windows of the length that a run was trained on, for clips that are much longer. A straight motion goes on from window to window until it has
+    left the picture; made at once, it takes the time that there is.
 
     Args:
         overlap: latent frames that are handed on; None: half of a window.
         level: flow time of what is handed on.
+        at_once: times the length of training up to which a clip is made at once.
+    Raises: ValueError if `at_once` is below 1.
     """
 
     overlap: int | None = None
     level: float = 0.0
+    at_once: float = 2.0
 
-    def rollout(self, trained: int) -> Rollout | None:
+    def __post_init__(self) -> None:
+        if not self.at_once >= 1:
+            raise ConfigError(f"rollout.at_once={self.at_once} is less than the clips of training: it must be at least 1. Set rollout.at_once.")
+
+    def rollout(self, trained: int, frames: int) -> Rollout | None:
         """Args:
             trained: latent frames of the clips of training.
-        Returns: None if those were too short to hand anything on.
+            frames: latent frames of the clip to be made.
+        Returns: None for a clip that is made at once, and if those of training were too short to hand anything on.
         """
         window = trained - 1
-        return None if window < 2 else Rollout(window, window // 2 if self.overlap is None else self.overlap, self.level)
+        if window < 2 or frames - 1 <= self.at_once * window:
+            return None
+        return Rollout(window, window // 2 if self.overlap is None else self.overlap, self.level)
 
 
 def in_windows(plan: Plan, rollout: Rollout | None) -> bool:
@@ -140,26 +150,3 @@ def refined(
     small = torch.cat(list(latents(*draft, job, rollout, progress)), dim=2)
     plans = [refine.second(plan, own) for plan, own in zip(full[1], small.split(1), strict=True)]
     yield from latents(full[0], plans, job, rollout, progress)
-
-
-def missing(task: Task, conditioning: Mapping[str, Any]) -> list[str]:
-    """Which patterns a run's training did not show that a task relies on, in words; empty if it showed all.
-
-    Args:
-        conditioning: the run's objective.conditioning.
-    """
-    return _lacking(task.needs, task.windows_needed, conditioning)
-
-
-def missing_for_windows(plan: Plan, conditioning: Mapping[str, Any]) -> list[str]:
-    """The same for a plan that is made window by window."""
-    return _lacking([("first_n",), *([("last_n",)] if plan.begin else [])], True, conditioning)
-
-
-def _lacking(needs: Needs, windows: bool, conditioning: Mapping[str, Any]) -> list[str]:
-    weights = conditioning.get("weights", {})
-    lacking = [" or ".join(names) for names in needs if not any(weights.get(name, 0) > 0 for name in names)]
-    found = [f"objective.conditioning.weights has no {names}" for names in lacking]
-    if windows and not conditioning.get("windows", 0) > 0:
-        found.append("objective.conditioning.windows is 0: it never saw a piece of a longer video")
-    return found

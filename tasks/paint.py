@@ -10,7 +10,7 @@ import torch
 from data.transforms import fit
 from runtime.build import ConfigError
 from tasks import sources
-from tasks.task import Files, Needs, Plan, Studio, Video
+from tasks.task import Files, Plan, Studio, Video
 
 
 def kept_positions(kept: np.ndarray, stride: int, halo: int) -> np.ndarray:
@@ -28,22 +28,24 @@ def kept_positions(kept: np.ndarray, stride: int, halo: int) -> np.ndarray:
     return np.asarray(windows.all(axis=(2, 3)))
 
 
-def masked(studio: Studio, source: Video, kept: np.ndarray, margin: int | None) -> Plan:
+def masked(studio: Studio, source: Video, kept: np.ndarray, margin: int | None, told: str, remedy: str) -> Plan:
     """A plan in which a region of every frame is given.
 
     Args:
         kept: (h, w) bool.
         margin: latent positions around what is made that are made too; None: all that see something of it.
+        told, remedy: what gives the region, and how it would keep more, for errors.
     Raises: ConfigError if the region gives no latent position, or all of them.
     """
     halo = studio.halo if margin is None else margin
     positions = kept_positions(kept, studio.stride[1], halo)
-    if not positions.any() or positions.all():
-        what = "nothing" if not positions.any() else "everything"
-        side = studio.stride[1] * (1 + 2 * halo)
+    if positions.all():
+        raise ConfigError(f"{told} keeps everything, so nothing is left to make: it must keep less.")
+    if not positions.any():
+        side, lower = studio.stride[1] * (1 + 2 * halo), ", or task.margin lower" if halo else ""
         raise ConfigError(
-            f"the mask keeps {what} that the VAE makes of kept pixels alone: {kept.mean():.0%} of the picture is kept, and a latent position "
-            f"sees {side}x{side} px. Give a mask with larger areas, or a larger picture (height, width), or set task.margin=1."
+            f"{told} keeps nothing that the VAE makes of kept pixels alone: {kept.mean():.0%} of the {studio.width}x{studio.height} picture is kept, "
+            f"and a latent position is kept with {side}x{side} px around it. {remedy}, set height and width higher{lower}."
         )
     canvas = studio.blank(len(source))
     mask = torch.from_numpy(positions)[None, None].expand(1, canvas.shown, -1, -1)
@@ -60,8 +62,7 @@ def source_frames(files: Files, studio: Studio, task: str) -> Video:
     step = studio.stride[0]
     if files.images:
         frames = studio.frames or studio.usual
-        found = sources.read_picture(files.images[0])
-        return np.repeat(found, frames, axis=0)
+        return np.repeat(sources.still(files.images[0]), frames, axis=0)
     found = sources.clip(files.videos[0], studio.fps)
     frames = studio.frames or 1 + (len(found) - 1) // step * step
     if frames > len(found):
@@ -80,15 +81,13 @@ class Inpaint:
 
     Args:
         margin: latent positions around it that are made anew too; None: all in which the encoder sees something of it. Fewer keep more of the
-            source, whose kept positions then tell a little of what was there.
+            source, whose kept positions then tell a little of what was there; 1 is what the suite of tasks measures.
     Raises: ValueError if it is below 0.
     """
 
-    margin: int | None = None
+    margin: int | None = 1
     name: ClassVar[str] = "inpaint"
     uses: ClassVar[Sequence[str]] = ("videos", "images", "mask")
-    needs: ClassVar[Needs] = (("none",),)
-    windows_needed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_margin(self.margin)
@@ -100,7 +99,8 @@ class Inpaint:
         kept = sources.mask(files.mask, *source.shape[1:3])
         drawn = np.repeat(kept[None, :, :, None].astype(np.uint8) * 255, 3, axis=3)
         fitted = fit(drawn, studio.height, studio.width)[0].min(axis=2) == 255
-        return masked(studio, fit(source, studio.height, studio.width), fitted, self.margin)
+        source = fit(source, studio.height, studio.width)
+        return masked(studio, source, fitted, self.margin, f"--mask {files.mask}", "Give a mask with less white")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,9 @@ class Outpaint:
     """
 
     scale: float
-    margin: int | None = None
+    margin: int | None = 1
     name: ClassVar[str] = "outpaint"
     uses: ClassVar[Sequence[str]] = ("videos", "images")
-    needs: ClassVar[Needs] = (("none",),)
-    windows_needed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < 1:
@@ -134,4 +132,5 @@ class Outpaint:
         # The edge is repeated outwards: what no kept position sees, but the encoder wants something there.
         wide = np.pad(source, ((0, 0), *edges, (0, 0)), mode="edge")
         kept = np.pad(np.ones(inner, bool), edges)
-        return masked(studio, wide, kept, self.margin)
+        told = f"task.scale={self.scale:g}, an inner picture of {inner[1]}x{inner[0]} px (multiples of the VAE's stride {step}),"
+        return masked(studio, wide, kept, self.margin, told, "Set task.scale higher")

@@ -5,6 +5,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from data.files.pictures import SUFFIXES
+from data.provenance import Record, read_record
 from flow.rollout import Rollout
 from runtime.build import ConfigError
 from runtime.config import Config
@@ -77,6 +79,20 @@ def again(asked: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Order, C
         return order, {**config, **settings, "batch_size": asked["batch"]["clips"]}, asked["batch"]["place"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"the record lacks what sample.py writes ({error!r:.100}): it is of a clip that something else made.") from None
+
+
+def record_of(path: str | Path) -> Record:
+    """The record of a clip; that of a picture, which holds none itself, from the .json beside it.
+
+    Raises: as `read_record`.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in SUFFIXES or not file.exists():
+        return read_record(file)
+    beside = file.with_name(file.name.removesuffix(file.suffix).removesuffix(".strip") + ".json")
+    if not beside.exists():
+        raise ConfigError(f"{file}: a picture holds no record of how it was made, and there is no {beside.name} beside it.")
+    return read_record(beside)
 
 
 def reasons(path: str, found: Sequence[str]) -> str:

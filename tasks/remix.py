@@ -7,7 +7,7 @@ from typing import ClassVar
 from runtime.build import ConfigError
 from tasks import sources
 from tasks.given import one
-from tasks.task import Files, Needs, Plan, Studio
+from tasks.task import Files, Plan, Studio
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,6 @@ class Remix:
     strength: float
     name: ClassVar[str] = "remix"
     uses: ClassVar[Sequence[str]] = ("videos",)
-    needs: ClassVar[Needs] = (("none",),)
-    windows_needed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:

@@ -8,12 +8,13 @@ from data.buckets import Windows, longest
 from data.files.faults import Limits, VideoError
 from data.files.media import Media
 from data.files.pictures import read_picture
-from data.files.probe import probe
+from data.files.probe import Probe, probe
 from data.files.pyav_reader import PyAVReader
 from data.transforms import fit
 from runtime.build import ConfigError
 
 Video = np.ndarray  # uint8 t h w 3
+CLIPS = "a picture or a video file"
 
 
 def picture(path: str, height: int, width: int) -> Video:
@@ -21,10 +22,7 @@ def picture(path: str, height: int, width: int) -> Video:
 
     Raises: ConfigError naming the file and what is wrong with it.
     """
-    try:
-        return fit(read_picture(path), height, width)
-    except VideoError as error:
-        raise _refused(path, error, "a picture or a video file") from None
+    return fit(still(path), height, width)
 
 
 def clip(path: str, fps: float, height: int | None = None, width: int | None = None) -> Video:
@@ -32,14 +30,38 @@ def clip(path: str, fps: float, height: int | None = None, width: int | None = N
 
     Raises: ConfigError naming the file and what is wrong with it.
     """
+    found, limits = look(path, fps), Limits()
     try:
-        media, limits = Media.of(path), Limits()
-        found = probe(media, limits, fps if os.path.isdir(path) else None)
+        media = Media.of(path)
         numbers = Windows(found.times, longest(found.times, fps), fps).pick(0.0)
         frames = PyAVReader(limits).read(media, found, numbers)
     except VideoError as error:
-        raise _refused(path, error, "a video file") from None
+        raise _refused(path, error, CLIPS) from None
     return frames if height is None or width is None else fit(frames, height, width)
+
+
+def look(path: str, fps: float | None = None) -> Probe:
+    """What a video or a picture holds.
+
+    Args:
+        fps: of a folder of pictures, which has no time stamps; None: one picture a second.
+    Raises: ConfigError naming the file and what is wrong with it.
+    """
+    try:
+        return probe(Media.of(path), Limits(), fps or 1.0 if os.path.isdir(path) else None)
+    except VideoError as error:
+        raise _refused(path, error, CLIPS) from None
+
+
+def still(path: str) -> Video:
+    """A picture as it is, 1 h w 3.
+
+    Raises: ConfigError naming the file and what is wrong with it.
+    """
+    try:
+        return read_picture(path)
+    except VideoError as error:
+        raise _refused(path, error, CLIPS) from None
 
 
 def mask(path: str, height: int, width: int) -> np.ndarray:

@@ -1,19 +1,20 @@
 """A storyboard: prompts, pictures and clips on one time line, from a YAML file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import yaml
+from torch import Tensor
 
 from flow.generate import Prompt, Timed
 from runtime.build import ConfigError, nearest
 from tasks import sources
-from tasks.given import given_frames
-from tasks.task import Files, Needs, Plan, Segment, Studio
+from tasks.given import cut_short, given_frames
+from tasks.task import Files, Plan, Segment, Studio
 
 SHOT = ("from_s", "to_s", "prompt")
 PIECE = ("at_s", "image", "video")
@@ -127,15 +128,19 @@ class Script:
     stride_t: int
     frames: int
 
-    def __call__(self, prompt: str) -> Prompt:
-        """A latent frame hears the shot that most of its pixel frames are in; where there is none, the one before, or the first."""
+    def weights(self) -> Tensor:
+        """(shots, latent frames): one hears the shot that most of its pixel frames are in; where there is none, the one before, or the first."""
         weights = torch.zeros(len(self.shots), self.frames)
         for k in range(self.frames):
             middle_s = max(0.0, self.stride_t * k - (self.stride_t - 1) / 2) / self.fps
             begun = [place for place, shot in enumerate(self.shots) if shot.from_s <= middle_s]
             weights[begun[-1] if begun else 0, k] = 1
+        return weights
+
+    def __call__(self, prompt: str) -> Prompt:
+        """Each shot's prompt where it is heard."""
         texts = [f"{prompt} {shot.prompt}".strip() for shot in self.shots]
-        return Timed(tuple(texts), weights)
+        return Timed(tuple(texts), self.weights())
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +149,6 @@ class Storyboard:
 
     name: ClassVar[str] = "storyboard"
     uses: ClassVar[Sequence[str]] = ("storyboard",)
-    needs: ClassVar[Needs] = (("none",),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         if files.storyboard is None:
@@ -158,13 +161,22 @@ class Storyboard:
             raise ConfigError(
                 f"--storyboard {files.storyboard}: a shot begins at {late[0].from_s:g} s, the clip ends at {lasts_s:g} s. Set frames higher."
             )
-        segments = []
+        segments, notes = [], ()
         for at_s, path, still in board.pieces:
             start = round(at_s * studio.fps)
             if start >= frames:
                 raise ConfigError(f"--storyboard {files.storyboard}: {path} stands at {at_s:g} s, the clip ends at {lasts_s:g} s. Set frames higher.")
             found = (sources.picture(path, studio.height, studio.width)) if still else sources.clip(path, studio.fps, studio.height, studio.width)
             segments.append(Segment(start, found[: frames - start]))
+            notes += cut_short(f"--storyboard {files.storyboard}: {path}", len(found), frames - start)
         canvas, pieces = studio.placed(segments, frames)
-        plan = Plan(canvas, frames, given_frames(segments, frames), windows=True, pieces=pieces)
-        return replace(plan, read=tuple(path for _, path, _ in board.pieces), script=Script(board.shots, studio.fps, step, plan.canvas.shown))
+        script = Script(board.shots, studio.fps, step, canvas.shown)
+        unheard = [shot for shot, heard in zip(board.shots, script.weights().any(dim=1).tolist(), strict=True) if not heard]
+        if unheard:
+            shot = unheard[0]
+            raise ConfigError(
+                f"--storyboard {files.storyboard}: the shot from {shot.from_s:g} to {shot.to_s:g} s, {shot.prompt!r:.60}, is never heard: the "
+                f"middle of no latent frame lies in it. Let it last {step / studio.fps:g} s or more, or set fps or frames higher."
+            )
+        read = tuple(path for _, path, _ in board.pieces)
+        return Plan(canvas, frames, given_frames(segments, frames), script=script, windows=True, pieces=pieces, read=read, notes=notes)

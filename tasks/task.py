@@ -15,8 +15,6 @@ from models.geometry import Grid, latent_grid, moments
 from runtime.build import ConfigError
 from tasks.sources import Video
 
-Needs = Sequence[Sequence[str]]
-
 
 @dataclass(frozen=True, slots=True)
 class Files:
@@ -94,6 +92,7 @@ class Studio:
         height, width: px.
         fps: frames per second.
         level: flow time of what is given.
+        usual_fps: frames per second of the clips that the network was trained on; None: `fps`.
     """
 
     encode: Callable[[Video], Tensor]
@@ -107,6 +106,7 @@ class Studio:
     width: int
     fps: float
     level: float = 0.0
+    usual_fps: float | None = None
 
     @property
     def rule(self) -> Rule:
@@ -151,14 +151,24 @@ class Studio:
         pixels = {one.start + number: frame for one in segments for number, frame in enumerate(one.video)}
         for piece in pieces:
             alone[piece.frame] = piece.latents[:, :, :1]  # the first of a stretch is encoded as a picture is
-            for place in range(piece.latents.shape[2] if piece.frame % step == 0 else 0):
-                if known[piece.frame // step + place]:
-                    latents[:, :, piece.frame // step + place] = piece.latents[:, :, place]
+            if piece.frame % step == 0:
+                _fill(latents, known, piece.frame // step, piece.latents)
+        for first, run in _runs(pixels):
+            if step > 1 and first % step == 1 and len(run) >= step:
+                # It begins with a whole latent frame, on which its neighbours look back: no piece holds that one. What is put before it, none sees.
+                _fill(latents, known, first // step, self.latents(np.concatenate([run[:1], run])))
         canvas = canvas.keep(latents, torch.tensor([known]), self.level)
         if pictures:
             parts = [alone[frame] if frame in alone else self.encode(pixels[frame][None]) for frame in pictures]
             canvas = canvas.beside(torch.cat(parts, dim=2), torch.tensor([pictures]) / self.fps, self.level)
         return canvas, pieces
+
+
+def _fill(latents: Tensor, known: Sequence[bool], first: int, found: Tensor) -> None:
+    """Put found latents 1 c k h w in their places, from latent frame `first` on, where they are known."""
+    for place in range(found.shape[2]):
+        if known[first + place]:
+            latents[:, :, first + place] = found[:, :, place]
 
 
 def _runs(pixels: dict[int, np.ndarray]) -> list[tuple[int, Video]]:
@@ -183,9 +193,11 @@ class Plan:
         begin: latent frame from which windows go out where the clip is rolled out.
         script: what is said when, from the clip's prompt.
         windows: whether it is made in windows where it is longer than the network saw in training.
+        held: whether given frames hold its course throughout: then windows lose nothing, however little longer it is.
         source: the given clip that the result can be held against, frame by frame; None where there is none.
         pieces: what was given, where it is to be shown as it was given: see `as_given`.
         read: files besides those of the command that were read.
+        notes: what of the files found no place in it, to tell the user.
     """
 
     canvas: Canvas
@@ -194,9 +206,11 @@ class Plan:
     begin: int = 0
     script: Callable[[str], Prompt] = str
     windows: bool = False
+    held: bool = False
     source: Video | None = None
     pieces: Sequence[Piece] = ()
     read: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.given.size:
@@ -231,16 +245,10 @@ class Task(Protocol):
     Attributes:
         name: of its config group's option.
         uses: fields of Files that it has a use for.
-        needs: patterns of known frames that training must have shown, each as the names of which any one will do.
-        windows_needed: whether training must have shown pieces of longer videos.
     """
 
     name: ClassVar[str]
     uses: ClassVar[Sequence[str]]
-    windows_needed: ClassVar[bool]
-
-    @property
-    def needs(self) -> Needs: ...
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         """What is to be made.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from runtime.build import ConfigError
-from tasks.task import Files, Needs, Plan, Studio
+from tasks.task import Files, Plan, Studio
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +14,6 @@ class TextToVideo:
 
     name: ClassVar[str] = "t2v"
     uses: ClassVar[Sequence[str]] = ()
-    needs: ClassVar[Needs] = (("none",),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         frames = studio.frames or studio.usual
@@ -28,8 +26,6 @@ class TextToImage:
 
     name: ClassVar[str] = "t2i"
     uses: ClassVar[Sequence[str]] = ()
-    needs: ClassVar[Needs] = (("picture",),)
-    windows_needed: ClassVar[bool] = False
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         if studio.frames not in (None, 1):
@@ -47,8 +43,6 @@ class Loop:
 
     name: ClassVar[str] = "loop"
     uses: ClassVar[Sequence[str]] = ()
-    needs: ClassVar[Needs] = (("none",),)
-    windows_needed: ClassVar[bool] = True
 
     def begin(self, files: Files, studio: Studio) -> Plan:
         step = studio.stride[0]

@@ -156,7 +156,7 @@ def test_frames_are_asked_for_while_later_ones_are_not_yet_decoded(runs, tmp_pat
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 24, 40), (5, 8, 8), (1, 16, 8), (5, 40, 24)])
 def test_grids_that_no_patch_divides_and_single_frames_are_sampled(flow_runs, runs, tmp_path, count, height, width):
     dit = load_networks(runs / "dit").config["objective"]["dit"]
-    other = flow_runs.save(tmp_path / "patched", {"none": 1.0}, dit={**dit, "patch": [1, 2, 2]})
+    other = flow_runs.save(tmp_path / "patched", {"none": 1.0, "picture": 1.0}, dit={**dit, "patch": [1, 2, 2]})
     size = (f"frames={count}", f"height={height}", f"width={width}")
     call(f"run={other}", f"out={tmp_path}/o", "--prompt", "x", *size, "formats=[mp4,gif,strip]", "steps=1")
     assert frames(tmp_path / "o" / "000-x.mp4").shape == (count, height, width, 3)
@@ -326,6 +326,9 @@ def refused(capsys, *arguments) -> str:
         (["task=extend", "task.side=left", "--video", "setup.cfg"], ["side='left'"]),
         (["known_level=1"], ["known_level=1"]),
         (["untrained=2"], ["untrained=2"]),
+        (["as_given=no"], ["as_given='no'", "true or false"]),
+        (["rollout=windows", "task=loop", "untrained=true"], ["task=loop makes a clip at once", "Set rollout=auto"]),
+        (["rollout.at_once=0"], ["rollout.at_once=0"]),
         (["rank=2", "ranks=2"], ["rank=2 of ranks=2"]),
         (["rollout.window=1"], ["window"]),
         (["refine=draft"], ["width=24", "Set width=32"]),
@@ -385,7 +388,7 @@ def test_a_disk_that_fills_up_keeps_the_clips_before(runs, tmp_path, capsys, mon
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000-x.json", "000-x.mp4"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["run=nowhere", "--prompt", "x", "-h"]])
 def test_help_is_short_and_shows_commands(arguments, capsys):
     sample.main(arguments)
     shown = capsys.readouterr().out

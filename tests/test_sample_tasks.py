@@ -16,6 +16,13 @@ from data.provenance import read_record
 from data.writer import write_mp4
 from flow.generate import Generator
 from flow.rollout import Rollout
+from models.attention import SelfAttention
+from models.kernels import Naive
+from runtime.build import build
+from runtime.config import compose
+from training import inference
+from training.inference import load_networks
+from training.maker import Maker
 
 WIDE = ("height=64", "width=64")
 
@@ -40,8 +47,8 @@ def media(tmp_path_factory) -> Path:
 def call(flow_runs, monkeypatch, media):
     monkeypatch.chdir(media)
 
-    def run(*arguments: object, run: str = "every") -> None:
-        sample.main([str(argument) for argument in (f"run={flow_runs.root}/{run}", *arguments, "device=cpu")])
+    def run(*arguments: object, run: str | Path = "every") -> None:
+        sample.main([str(argument) for argument in (f"run={flow_runs.root / run}", *arguments, "device=cpu")])
 
     return run
 
@@ -59,7 +66,7 @@ TASKS = {
     "extend": (["--video", "clip.mp4", "task.side=both", "frames=41"], 41),
     "connect": (["--video", "clip.mp4", "--video", "other.mp4", "--prompt", "x", "--then", "y", "task.gap_s=0.5"], 33),
     "recut": (["--video", "clip.mp4", "task.keep_s=[0.5,1.2]"], 17),
-    "inbetween": (["--video", "clip.mp4"], 17),
+    "inbetween": (["--video", "clip.mp4"], 65),
     "loop": (["--prompt", "x", "frames=16"], 16),
     "remix": (["--video", "clip.mp4", "--prompt", "x", "task.strength=0.4"], 17),
     "inpaint": (["--video", "clip.mp4", "--mask", "mask.png", *WIDE], 17),
@@ -78,12 +85,13 @@ def test_every_task_makes_its_clip_and_makes_it_again(call, tmp_path, capsys, ta
     assert record["frames"] == frames
     if task != "t2i":
         assert len(read_video(file)) == frames
-    assert (record["rollout"] is not None) == (task in ("extend", "recut", "storyboard"))  # longer than the clips of training
+    assert (record["rollout"] is not None) == (task in ("extend", "inbetween"))  # more than twice as long as the clips of training
+    assert record["fps"] == (32 if task == "inbetween" else 8)
     paths = [text for text in arguments if Path(text.rpartition("=")[2]).is_file()]
     assert len(paths) == json.dumps(record["files"]).count("sha256")
     assert len(record["read"]) == (task == "storyboard")
     capsys.readouterr()
-    sample.main([f"from={file if task != 't2i' else file.with_suffix('.json')}", f"out={tmp_path}/two", "device=cpu"])
+    sample.main([f"from={file}", f"out={tmp_path}/two", "device=cpu"])
     assert "the same frames, bit for bit" in capsys.readouterr().out
     (again,) = (path for path in (tmp_path / "two").iterdir() if path.suffix == ".json")
     assert json.loads(again.read_text())["frames_sha256"] == record["frames_sha256"]
@@ -154,6 +162,13 @@ def test_a_file_of_prompts_is_shared_and_comes_out_the_same(call, tmp_path, caps
     call(*common, f"out={tmp_path}/shares", "rank=0", "ranks=2")
     assert "is in" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shares").iterdir()} == before
+    call(*common, f"out={tmp_path}/shares", "rank=5", "ranks=6")
+    assert "rank=5 of ranks=6 has no share: the command makes 5 clips" in capsys.readouterr().out
+    call(*common, f"out={tmp_path}/shares", "rank=1", "ranks=2", "formats=[gif]")
+    assert "2 clips of" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "shares").glob("*.gif")) == ["001-b.gif", "003-d.gif"]
+    for name in ("001-b", "003-d"):
+        assert read_record(tmp_path / f"shares/{name}.mp4")["frames"] == 9  # its two copies still agree
     with pytest.raises(SystemExit):
         call(*common, f"out={tmp_path}/shares", "rank=0", "ranks=2", "seed=1")
     assert "000-a.json was made with another seed" in capsys.readouterr().err
@@ -196,11 +211,93 @@ def test_what_is_longer_than_training_is_made_in_windows_and_written_meanwhile(c
 
 
 def test_a_run_that_saw_no_windows_makes_a_long_clip_at_once_unless_told(call, tmp_path, capsys):
-    call("--prompt", "x", "frames=17", "steps=1", f"out={tmp_path}/o", run="dit")
-    assert "17 frames are made at once, training showed 9" in capsys.readouterr().err
+    call("--prompt", "x", "frames=21", "steps=1", f"out={tmp_path}/o", run="dit")
+    assert "21 frames are made at once, training showed 9" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         call("--prompt", "x", "frames=17", "steps=1", f"out={tmp_path}/o", "rollout=windows", "rollout.window=2", "rollout.overlap=1", run="dit")
     assert "not trained for rollout=windows" in capsys.readouterr().err
+
+
+def test_up_to_twice_the_trained_length_a_clip_is_made_at_once(call, tmp_path):
+    for frames in (17, 21):
+        call("--prompt", "x", f"frames={frames}", "steps=1", f"out={tmp_path}/{frames}")
+    assert [sidecar(tmp_path / f"{frames}/000-x.mp4")["rollout"] is None for frames in (17, 21)] == [True, False]
+
+
+def test_what_a_run_was_not_trained_for_follows_from_what_is_given(call, media, tmp_path, capsys):
+    def refused(*arguments: object, run: str) -> str:
+        with pytest.raises(SystemExit):
+            call(*arguments, "steps=1", f"out={tmp_path}/o", run=run)
+        return capsys.readouterr().err
+
+    board = ("task=storyboard", "--storyboard", "board.yaml")  # with a picture at 1.5 s
+    late = "weights has no last_n or ends or span or keyframes"
+    assert f"not trained for task=storyboard: objective.conditioning.{late}" in refused(*board, run="dit")
+    assert late in refused("task=extend", "task.side=before", "task.context_s=0.25", "--video", "clip.mp4", run="dit")
+    told = refused("--image", "a.png", "known_level=0.3", run="every")
+    assert "not trained for known_level=0.3: objective.conditioning.noise is 0" in told
+    told = refused("--prompt", "x", "frames=41", "rollout.level=0.2", run="every")
+    assert "not trained for rollout.level=0.2: objective.conditioning.noise is 0" in told
+    call("--prompt", "x", "known_level=0.3", "steps=1", f"out={tmp_path}/o")  # of which nothing is given
+    call(*board, "steps=1", "untrained=true", f"out={tmp_path}/o", run="dit")
+    assert "note: this run was not trained for task=storyboard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pattern", [{"_target_": "models.patterns.Causal"}, {"_target_": "models.patterns.Tiled", "window": [2, 2, 2]}])
+def test_pictures_that_a_networks_attention_does_not_reach_are_refused(call, flow_runs, tmp_path, capsys, pattern):
+    dit = load_networks(flow_runs.root / "every").config["objective"]["dit"]
+    run = flow_runs.save(tmp_path / "run", {"none": 1.0, "first": 1.0, "keyframes": 1.0}, dit={**dit, "pattern": pattern})
+    name = pattern["_target_"].rpartition(".")[2].lower()
+    with pytest.raises(SystemExit):
+        call("task=keyframes", "--keyframe", "0.5=a.png", "untrained=true", f"out={tmp_path}/o", run=run)
+    told = capsys.readouterr().err
+    assert f"task=keyframes gives pictures at later moments, where this run's objective/dit/pattern={name} does not look" in told
+    assert "objective/dit/pattern=full" in told
+    call("--image", "a.png", "steps=1", f"out={tmp_path}/o", run=run)
+
+
+def test_an_inbetween_at_a_rate_that_is_asked_for_tells_what_it_leaves_out(call, tmp_path, capsys):
+    call("task=inbetween", "--video", "clip.mp4", "fps=8", "steps=1", f"out={tmp_path}/o")
+    assert "note: 12 of the 17 frames of clip.mp4 are not used" in capsys.readouterr().err
+    assert len(read_video(tmp_path / "o/000-no-prompt.mp4")) == 17
+
+
+def test_prompts_are_written_in_the_level_of_the_runs_world(call, flow_runs, tmp_path, capsys):
+    run = flow_runs.save(tmp_path / "run", {"none": 1.0})
+    (tmp_path / "world/train").mkdir(parents=True)
+    (tmp_path / "world/world.json").write_text(json.dumps({"difficulty": "sora"}))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["train"] = f"{tmp_path}/world/train/index.jsonl"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    call("--prompt", "a red circle circles around", "expander=world", "steps=1", f"out={tmp_path}/o", run=run)
+    record = sidecar(tmp_path / "o/000-a-red-circle-circles-around.mp4")
+    assert record["expander"]["difficulty"] == "sora"
+    with pytest.raises(SystemExit):
+        call("--prompt", "a red circle circles around", "expander=world", f"out={tmp_path}/p")
+    told = capsys.readouterr().err
+    assert "expander.difficulty=easy" in told
+
+
+def test_the_weaker_network_is_loaded_once_and_sees_as_the_other_does(flow_runs, monkeypatch):
+    config = compose("sample", ["run=x", "guidance=auto", f"guidance.run={flow_runs.root}/dit", "refine=draft", "objective/dit/kernel@kernel=naive",
+                                "objective/dit/rope@rope=interpolation", "rope.factors=[2,1,1]"])  # fmt: skip
+    loaded, load = [], inference.load_networks
+
+    def noted(*arguments):
+        loaded.append(load(*arguments))
+        return loaded[-1]
+
+    monkeypatch.setattr(inference, "load_networks", noted)
+    networks = load(flow_runs.root / "every", "cpu", build(config["kernel"]))
+    Maker(networks, config | {"height": 16, "width": 32}, "cpu")
+    (weak,) = loaded
+    assert weak.dit.rope.scaling.factors == networks.dit.rope.scaling.factors == (2, 1, 1)
+    kernels = [[type(part.kernel) for part in one.dit.modules() if isinstance(part, SelfAttention)] for one in (weak, networks)]
+    assert kernels[0] == kernels[1] == [Naive] * len(kernels[0])
+    with pytest.raises(ValueError, match=r"keeps no checkpoint of step 5, but of 7\. Set guidance\.run or guidance\.step"):
+        inference.read_guidance({**config["guidance"], "step": 5}, networks)
+    with pytest.raises(ValueError, match=r"of 7\.$"):
+        load(flow_runs.root / "dit", step=5)
 
 
 def test_styles_expanders_and_negatives_are_what_the_record_says(call, tmp_path, capsys):

@@ -21,6 +21,7 @@ from flow.prediction import Prediction, Velocity, velocity_field
 from models.attention import Kernel, check_kernel
 from models.dit import DiT
 from models.geometry import Grid, latent_frames
+from models.rope_scaling import RopeScaling
 from models.text import TextEncoder
 from models.vae import VideoVAE
 from models.vae_tiles import Tile, check_tile, decode_tiled, encode_tiled
@@ -140,25 +141,40 @@ def averages_of(run: Path, step: int) -> tuple[Checkpoint, str]:
     """
     kept = {int(folder.name.rpartition("-")[2]): folder for folder in Checkpoints(run / "checkpoints").published()}
     if step not in kept:
-        raise ValueError(f"{run} keeps no checkpoint of step {step}, but of {', '.join(map(str, sorted(kept))) or 'none'}. Set guidance.step.")
+        raise ValueError(f"{run} keeps no checkpoint of step {step}, but of {', '.join(map(str, sorted(kept))) or 'none'}.")
     return read(kept[step], only="ema"), read_manifest(kept[step])["files"]["ema.safetensors"]["sha256"]
 
 
-def read_guidance(node: Mapping[str, Any], networks: Networks, device: torch.device | str = "cpu") -> Guidance:
+def read_guidance(
+    node: Mapping[str, Any], networks: Networks, device: torch.device | str = "cpu", kernel: Kernel | None = None, rope: RopeScaling | None = None
+) -> Guidance:
     """A guidance by its config node, with the weaker network that `guidance=auto` leads away from.
 
+    Args:
+        kernel, rope: of `networks`, where they are not as trained: the two velocities are compared, so both networks see alike.
     Raises: ValueError if that network cannot be loaded, or was trained on other latents.
     """
     if node.get("_target_") != "flow.autoguidance.Autoguidance" or node.get("run") is None:
         return build(node)
-    weak = load_networks(node["run"], device, step=node["step"])
+    try:
+        weak = load_networks(node["run"], device, kernel, node["step"])
+    except ValueError as error:
+        raise ValueError(f"{error} Set guidance.run or guidance.step.") from None
+    if rope is not None:
+        weak.dit.rescale(rope)
     if weak.vae_sha256 != networks.vae_sha256:
         raise ValueError(f"guidance.run={node['run']} learnt the latents of another VAE, so velocities cannot be compared. Set guidance.run.")
     return build(node, weak=Weak(velocity_field(weak.dit, read_prediction(weak.config["objective"])), weak.text))
 
 
 def make_generator(
-    networks: Networks, sampling: Mapping[str, Any], device: torch.device | str = "cpu", tile: Tile = "auto", noise: Noise = OWN, whole: bool = False
+    networks: Networks,
+    sampling: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+    tile: Tile = "auto",
+    noise: Noise = OWN,
+    whole: bool = False,
+    guidance: Guidance | None = None,
 ) -> Generator:
     """A Generator of a run's networks, with the prediction and the shift they were trained with.
 
@@ -167,6 +183,7 @@ def make_generator(
         tile: px, of the tiles that pictures are decoded in.
         noise: what samples begin with.
         whole: whether clips longer than those of training are brought into the time that these last.
+        guidance: that of `sampling`, if it is there already.
     Raises: ValueError if one of them cannot be used.
     """
     check_tile(networks.vae, tile)
@@ -176,7 +193,7 @@ def make_generator(
         partial(decode_tiled, networks.vae, tile=tile),
         networks.vae.latent_channels,
         build(sampling["solver"]),
-        read_guidance(sampling["guidance"], networks, device),
+        guidance or read_guidance(sampling["guidance"], networks, device),
         sampling["steps"],
         networks.config["objective"]["shift"],
         networks.vae.stride[0],
@@ -205,7 +222,7 @@ def studio(networks: Networks, shape: Shape, frames: int | None, level: float = 
 
     halo = vae.halo[0]
     sizes = shape.height, shape.width, shape.fps
-    return Studio(encode, vae.latent_channels, vae.stride, vae.look_back, halo, frames, networks.shape.frames, *sizes, level)
+    return Studio(encode, vae.latent_channels, vae.stride, vae.look_back, halo, frames, networks.shape.frames, *sizes, level, networks.shape.fps)
 
 
 def known_prefix(vae: VideoVAE, clips: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:

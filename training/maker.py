@@ -1,8 +1,11 @@
 """From orders to latents with one run's networks and one command's settings: plans, what is said, whether a run can do it, and how it is made."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,12 @@ from flow.noise import Coarse
 from flow.rollout import Rollout
 from models.geometry import latent_frames
 from runtime.build import ConfigError, build
-from tasks.make import AsTrained, Job, Progress, Refine, in_windows, latents, missing, missing_for_windows, refined
+from tasks.given import InBetween
+from tasks.make import AsTrained, Job, Progress, Refine, in_windows, latents, refined
 from tasks.orders import Order, Planned, texts_of, told
-from tasks.task import OPTIONS, Files, Plan, refuse_unused
-from training.inference import Networks, Shape, make_generator, studio
+from tasks.task import OPTIONS, Files, Plan, Task, refuse_unused
+from tasks.trained import missing, missing_for_level, missing_for_windows
+from training.inference import Networks, Shape, make_generator, read_guidance, studio
 
 # What becomes of files where no task is named.
 USUAL = {(): "tasks.text.TextToVideo", ("images",): "tasks.given.ImageToVideo"}
@@ -28,25 +33,38 @@ class Maker:
 
     Args:
         networks: of the run.
-        config: as configs/sample.yaml, with height, width and fps.
+        config: as configs/sample.yaml, with height and width.
     Raises: ValueError if a setting cannot be used.
     """
 
     def __init__(self, networks: Networks, config: Mapping[str, Any], device: str) -> None:
-        if config["rope"] is not None:
-            networks.dit.rescale(build(config["rope"]))
+        self._noted: set[str] = set()
+        rope = None if config["rope"] is None else build(config["rope"])
+        if rope is not None:
+            networks.dit.rescale(rope)
+        config = {**config, "expander": self._in_the_runs_world(config["expander"], networks.config["data"])}
         self.networks, self.config = networks, config
+        self._conditioning = networks.config["objective"]["conditioning"]
+        self._rollout: Rollout | AsTrained | None = None if config["rollout"] is None else build(config["rollout"])
         self.style, expander, noise = build(config["style"]), build(config["expander"]), build(config["noise"])
         self._say = told(self.style, expander)
         self._say_beside = self._say if config["expand_given"] else told(self.style, AsWritten())  # pictures say themselves what they show
         self.watermark = build(config["watermark"])
         self._refine: Refine | None = None if config["refine"] is None else build(config["refine"])
         whole = config["whole"] and config["rope"] is None
-        self.generator = make_generator(networks, config, device, config["tile"], noise, whole)
+        guidance = read_guidance(config["guidance"], networks, device, build(config["kernel"]), rope)  # of both, as it may hold a network
+        self.generator = make_generator(networks, config, device, config["tile"], noise, whole, guidance)
         drafted = None if self._refine is None else Coarse(self._refine.factor, noise)
-        self._draft = None if drafted is None else make_generator(networks, config, device, config["tile"], drafted, whole)
+        self._draft = None if drafted is None else make_generator(networks, config, device, config["tile"], drafted, whole, guidance)
         self._plans = lru_cache(maxsize=2)(self._plan)  # neighbours share theirs; more would hold many clips' frames
-        self._noted: set[str] = set()
+
+    def usual_fps(self, files: Files) -> float:
+        """Frames per second where nobody asks for a rate: as the run was trained, or what the task makes of its source's.
+
+        Raises: ConfigError if the source cannot be used.
+        """
+        task = build(task_node(self.config, files))
+        return (task.rate(files) if isinstance(task, InBetween) else None) or self.networks.shape.fps
 
     def plan(self, order: Order) -> Plan:
         """What is to be made.
@@ -77,23 +95,21 @@ class Maker:
     def rollout(self, plan: Plan) -> Rollout | None:
         """By which a plan is made, None: at once.
 
-        Raises: ConfigError if windows were asked for and training showed none.
+        Raises: ConfigError if windows were asked for and training showed none, or what is handed on stands under more noise than there.
         """
-        node, conditioning = self.config["rollout"], self.networks.config["objective"]["conditioning"]
-        found = None if node is None else build(node)
-        if not isinstance(found, AsTrained):
-            if not in_windows(plan, found):
+        rollout, lacking = self._rollout, missing_for_windows(plan, self._conditioning)
+        if isinstance(rollout, AsTrained):
+            trained = latent_frames(self.networks.shape.frames, self.networks.vae.stride[0])
+            found = replace(rollout, at_once=1.0) if plan.held else rollout
+            rollout = None if self.config["rope"] is not None else found.rollout(trained, plan.canvas.shown)
+            if lacking and in_windows(plan, rollout):
+                self.note(f"{plan.frames} frames are made at once, training showed {self.networks.shape.frames}; not in windows, as {lacking[0]}")
                 return None
-            self._check_trained("rollout=windows", missing_for_windows(plan, conditioning))
-            return found
-        frames = latent_frames(self.networks.shape.frames, self.networks.vae.stride[0])
-        rollout = found.rollout(frames)
-        if self.config["rope"] is not None or not in_windows(plan, rollout):
+        if rollout is None or not in_windows(plan, rollout):
             return None
-        lacking = missing_for_windows(plan, conditioning)
-        if lacking:
-            self.note(f"{plan.frames} frames are made at once, training showed {self.networks.shape.frames}; not in windows, as {lacking[0]}")
-        return None if lacking else rollout
+        self._check_trained("rollout=windows", lacking)
+        self._check_trained(f"rollout.level={rollout.level:g}", missing_for_level(rollout.level, self._conditioning))
+        return rollout
 
     def latents(self, batch: Sequence[Planned], progress: Progress | None = None) -> Iterator[Tensor]:
         """Latent frames b c k h w of orders of one shape and seed, in order, each as soon as it is made."""
@@ -121,14 +137,43 @@ class Maker:
         """In 1 / factor of the size."""
         task = build(task_node(self.config, files))
         refuse_unused(task, files)
-        self._check_trained(f"task={task.name}", missing(task, self.networks.config["objective"]["conditioning"]))
         if self._refine is not None:
             small = self._refine.draft_size(height, width, self.networks.vae.stride[1])
             height, width = small if factor > 1 else (height, width)
         shape = Shape(frames or self.networks.shape.frames, height, width, fps)
         own = studio(self.networks, shape, frames, self.config["known_level"], self.config["tile"])
         own.grid(1)  # a size that the VAE has no latents of is refused before anything is cut to it
-        return task.begin(files, own)
+        plan = task.begin(files, own)
+        self._check_plan(task, plan)
+        for note in plan.notes:
+            self.note(note)
+        return plan
+
+    def _check_plan(self, task: Task, plan: Plan) -> None:
+        """Raises: ConfigError if the network cannot make it, or was not trained for it."""
+        pattern, level = self.networks.dit.trunk.pattern, self.config["known_level"]
+        if plan.canvas.latents.shape[2] > plan.canvas.shown and not pattern.whole:
+            raise ConfigError(
+                f"task={task.name} gives pictures at later moments, where this run's objective/dit/pattern={type(pattern).__name__.lower()} does not "
+                "look. Give a beginning alone (task=i2v, or task=extend task.side=after), or train with objective/dit/pattern=full."
+            )
+        if isinstance(self._rollout, Rollout) and not plan.windows:
+            raise ConfigError(f"task={task.name} makes a clip at once, and rollout=windows would have no effect. Set rollout=auto.")
+        self._check_trained(f"task={task.name}", missing(plan, self._conditioning, self.networks.shape.frames))
+        if plan.given.any():
+            self._check_trained(f"known_level={level:g}", missing_for_level(level, self._conditioning))
+        self.rollout(plan)  # refuses what cannot be made in windows before anything is made
+
+    def _in_the_runs_world(self, expander: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The expander's config node, with the level of the world that the run was trained on where it asks for that."""
+        if expander.get("difficulty") != "auto":
+            return expander
+        try:
+            world = json.loads((Path(data["train"]).parents[1] / "world.json").read_text(encoding="utf-8"))
+            return {**expander, "difficulty": world["difficulty"]}
+        except (OSError, ValueError, LookupError, TypeError):
+            self.note("this run's world is not there to tell its level, so prompts are written for expander.difficulty=easy")
+            return {**expander, "difficulty": "easy"}
 
     def _check_trained(self, what: str, lacking: Sequence[str]) -> None:
         """Raises: ConfigError if training did not show what is asked for, unless that is wanted all the same."""

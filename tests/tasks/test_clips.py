@@ -9,7 +9,7 @@ from PIL import Image
 from data.files.reader import read_video
 from data.provenance import Fingerprint, Origin, make_record
 from runtime.build import ConfigError
-from tasks.clips import FORMATS, Decoded, finished, next_number, shown, slug, writable, write
+from tasks.clips import FORMATS, Decoded, finished, next_number, shown, slug, there, writable, write
 
 HERE = Origin("run", 1, "c", "w", "cpu", 1)
 
@@ -88,12 +88,16 @@ def test_numbers_go_on_and_names_are_plain(tmp_path):
 
 def test_a_clip_that_is_there_is_known_by_how_it_was_asked_for(tmp_path):
     stem, want = tmp_path / "003-x", {"prompt": "x", "seed": 1}
-    assert not finished(stem, want)
+    assert not finished(stem, want, ["mp4"])
     (tmp_path / "003-x.mp4").write_text("")  # broken off before its sidecar
-    assert not finished(stem, want)
+    assert not finished(stem, want, ["mp4"])
     (tmp_path / "003-x.json").write_text(json.dumps({**want, "seconds": 1.0}))
-    assert finished(stem, want)
+    assert finished(stem, want, ["mp4"])
+    assert not finished(stem, want, ["mp4", "strip"])  # of which there is no file
+    (tmp_path / "003-x.strip.png").write_text("")
+    assert there(stem) == ["mp4", "strip"]
+    assert finished(stem, want, ["strip"])
     with pytest.raises(ConfigError, match=r"003-x\.json was made with another seed.*set out="):
-        finished(stem, {"prompt": "x", "seed": 2})
+        finished(stem, {"prompt": "x", "seed": 2}, ["mp4"])
     with pytest.raises(ConfigError, match=r"003-x\.json was made with another prompt"):
-        finished(tmp_path / "003-y", {"prompt": "y", "seed": 1})
+        finished(tmp_path / "003-y", {"prompt": "y", "seed": 1}, ["mp4"])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.build import ConfigError
-from tasks.command import split_command_line
+from tasks.command import split_command_line, wants_help, without
 from tasks.task import Files
 
 
@@ -58,6 +58,16 @@ def test_commands_that_cannot_be_meant_are_refused(arguments, says):
     with pytest.raises(ConfigError) as error:
         split_command_line(arguments)
     assert says in str(error.value)
+
+
+def test_help_is_asked_for_anywhere_but_in_a_text():
+    assert all(map(wants_help, ([], ["help"], ["-h"], ["run=r", "--help"], ["run=r", "--prompt", "x", "-h"])))
+    assert not any(map(wants_help, (["--prompt", "-h"], ["--prompt=--help"], ["run=r", "help"], ["--negative", "--help", "run=r"])))
+
+
+def test_keys_are_left_out_and_texts_that_look_like_them_are_not():
+    rest = without(["run=r", "rank=1", "--prompt", "rank=2", "--then=ranks=3", "ranks=4", "seed=5", "--prompt"], ("rank", "ranks"))
+    assert rest == ["run=r", "--prompt", "rank=2", "--then", "ranks=3", "seed=5", "--prompt"]
 
 
 def test_a_clip_is_made_again_from_its_file_alone():

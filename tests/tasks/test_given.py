@@ -70,6 +70,7 @@ def test_windows_go_outwards_from_what_is_given(desk, media):
     assert before.begin == 12  # the segment begins with pixel frame 48, the last of latent frame 12
     assert ReCut((0.5, 1.0)).begin(files, desk()).begin == 1
     assert all(task.begin(files, desk(65)).windows for task in (Extend("after"), Extend("both")))
+    assert Extend("both").begin(files, desk(25)).given.nonzero()[0].tolist() == list(range(4, 21))  # the least: a latent frame on each side
 
 
 @pytest.mark.parametrize(("curve", "passage"), [("linear", [0.2, 0.4, 0.6, 0.8]), ("smooth", [0.104, 0.352, 0.648, 0.896]), ("step", [0, 0, 1, 1])])
@@ -83,6 +84,41 @@ def test_connected_clips_go_from_one_prompt_to_the_other(desk, media, curve, pas
     assert weights[1, -3:].tolist() == [1, 1, 1]
     assert weights[1, 3:-3].tolist() == pytest.approx(passage)
     assert Connect(2.0).begin(Files(videos=(at(media, "other.mp4"),) * 2), desk()).script("a") == "a"
+
+
+def test_an_inbetween_rises_above_the_sources_own_rate_and_keeps_every_frame(desk, media):
+    files = Files(videos=(at(media, "clip.mp4"),))  # 17 frames at 8 a second
+    task = InBetween(4)
+    assert task.rate(files) == 32
+    plan = task.begin(files, desk(fps=32.0))
+    assert plan.frames == 65
+    assert plan.notes == ()
+    assert np.array_equal(plan.source[::4], clip(at(media, "clip.mp4"), 8.0, 16, 24))
+    # The network is shown slow motion: moments as far from each other as in training, where clips have 8 frames a second.
+    assert plan.canvas.moments[0, : plan.canvas.shown].tolist() == pytest.approx([k * 4 / 8 for k in range(17)])
+    assert plan.canvas.moments[0, plan.canvas.shown :].tolist() == pytest.approx([k * 4 / 8 for k in range(1, 17)])
+    slower = task.begin(files, desk())
+    assert slower.notes == (
+        f"12 of the 17 frames of {files.videos[0]} are not used, as fps=8 and task.factor=4 read it at 2 fps. Leave out fps to use them all.",
+    )
+    assert InBetween(3).begin(files, desk(fps=24.0)).given.sum() == 17  # 49 frames
+    odd = InBetween(2).begin(Files(videos=(at(media, "other.mp4"),)), desk(fps=12.0))  # 9 frames at 8 a second, read at 6: 7 of them
+    assert (odd.frames, int(odd.given.sum())) == (13, 7)
+    assert InBetween(3).begin(Files(videos=(at(media, "other.mp4"),)), desk(fps=16.0)).frames == 17  # 6 frames become 16, and one more
+    assert task.rate(Files(videos=(at(media, "a.png"),))) is None
+
+
+def test_connected_clips_have_as_many_frames_as_are_asked_for_or_none(desk, media):
+    files = Files(videos=(at(media, "clip.mp4"),) * 2)
+    with pytest.raises(ValueError, match=r"frames=35 .*33 or 37"):
+        Connect(1.0).begin(files, desk(35))
+    assert Connect(1.0).begin(files, desk(37)).frames == 37
+
+
+def test_clips_that_reach_beyond_the_end_are_told_of(desk, media):
+    plan = Keyframes().begin(Files(keyframes=((0.0, at(media, "a.png")), (0.75, at(media, "clip.mp4")))), desk())
+    (told,) = plan.notes
+    assert told.startswith(f"--keyframe 0.75={media}/clip.mp4: the last 14 of its 17 frames lie beyond the clip's end and are left out.")
 
 
 def test_an_inbetween_keeps_every_frame_of_a_slow_clip(desk, media):
@@ -105,6 +141,7 @@ REFUSED = [
     (ReCut, ((1.0, 0.5),), {"videos": ("clip.mp4",)}, None, "is no span of"),
     (ReCut, ((0.0, 9.0),), {"videos": ("clip.mp4",)}, None, "fill all 17 frames"),
     (Connect, (1.0,), {"videos": ("clip.mp4",)}, None, "wants two videos, got 1"),
+    (Extend, ("both",), {"videos": ("clip.mp4",)}, 21, "frames=21 leaves nothing to add to the 17 frames"),
     (Connect, (1.0,), {"videos": ("clip.mp4", "clip.mp4")}, 33, "has no room between 17 and 17"),
     (InBetween, (4,), {"videos": ("a.png",)}, None, "too few to make some between them"),
     (InBetween, (4,), {"videos": ("clip.mp4",)}, 9, "become 17 by task.factor=4"),

@@ -1,6 +1,4 @@
-"""From plans to latents: at once, in windows and in two stages; what a run was not trained for is named."""
-
-from dataclasses import replace
+"""From plans to latents: at once, in windows and in two stages."""
 
 import pytest
 import torch
@@ -8,8 +6,8 @@ import torch
 from flow.noise import Coarse, Own
 from flow.rollout import Rollout
 from runtime.build import ConfigError
-from tasks.given import Connect, Extend, FirstAndLast, ImageToVideo
-from tasks.make import AsTrained, Job, Refine, in_windows, latents, missing, missing_for_windows, refined
+from tasks.given import Extend, FirstAndLast, ImageToVideo
+from tasks.make import AsTrained, Job, Refine, in_windows, latents, refined
 from tasks.task import Files
 from tasks.text import Loop, TextToVideo
 from training.inference import make_generator
@@ -58,9 +56,17 @@ def test_short_plans_loops_and_plans_with_pictures_are_made_at_once(desk, media)
 
 
 def test_windows_as_trained_are_one_less_than_the_clips():
-    assert AsTrained().rollout(5) == Rollout(4, 2, 0.0)
-    assert AsTrained(1, 0.1).rollout(3) == Rollout(2, 1, 0.1)
-    assert AsTrained().rollout(2) is None
+    assert AsTrained().rollout(5, 10) == Rollout(4, 2, 0.0)
+    assert AsTrained(1, 0.1).rollout(3, 9) == Rollout(2, 1, 0.1)
+    assert AsTrained().rollout(2, 99) is None
+
+
+def test_clips_up_to_twice_the_trained_length_are_made_at_once():
+    # 5 latent frames are 17 pixel frames, 9 are 33: twice as long from the first moment to the last.
+    assert [AsTrained().rollout(5, frames) is None for frames in (5, 9, 10)] == [True, True, False]
+    assert [AsTrained(at_once=1.0).rollout(5, frames) is None for frames in (5, 6)] == [True, False]
+    with pytest.raises(ConfigError, match=r"rollout\.at_once=0\.5"):
+        AsTrained(at_once=0.5)
 
 
 def test_a_draft_and_its_full_size_share_noise_and_layout(networks, desk):
@@ -88,21 +94,3 @@ def test_sizes_without_a_draft_are_refused_with_the_nearest():
     for factor, strength, key in ((1, 0.5, "factor"), (2, 0.0, "strength"), (2, 1.5, "strength")):
         with pytest.raises(ConfigError, match=f"refine.{key}"):
             Refine(factor, strength)
-
-
-def test_patterns_that_training_did_not_show_are_named():
-    shown = {"weights": {"none": 0.5, "first": 0.5, "last_n": 0.0}, "windows": 0.0}
-    assert missing(TextToVideo(), shown) == []
-    assert missing(ImageToVideo(), shown) == []
-    assert missing(Connect(1.0), shown) == ["objective.conditioning.weights has no ends"]
-    assert missing(Extend("before"), shown) == ["objective.conditioning.weights has no last_n"]
-    assert missing(Loop(), shown) == ["objective.conditioning.windows is 0: it never saw a piece of a longer video"]
-    assert missing(Loop(), {"weights": {"none": 1.0}}) == missing(Loop(), shown)  # a run from before there were windows
-
-
-def test_windows_rely_on_beginnings_and_backwards_on_ends(desk):
-    plan = TextToVideo().begin(Files(), desk(33))
-    every = {"weights": {"first_n": 1.0}, "windows": 0.5}
-    assert missing_for_windows(plan, every) == []
-    assert missing_for_windows(replace(plan, begin=3), every) == ["objective.conditioning.weights has no last_n"]
-    assert len(missing_for_windows(plan, {"weights": {"none": 1.0}})) == 2

@@ -1,8 +1,11 @@
 """Parts of the picture: positions that the encoder makes of kept pixels alone come back as the source's, all others are made."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from runtime.build import ConfigError
@@ -11,6 +14,7 @@ from tasks.paint import Inpaint, Outpaint, kept_positions
 from tasks.sources import clip
 from tasks.task import Files
 
+ROOT = Path(__file__).parents[2]
 SIZE = {"height": 64, "width": 64}
 
 
@@ -65,6 +69,16 @@ def test_an_outpainted_clip_keeps_its_middle(desk, generator, media):
     assert plan.source.shape == (9, 64, 64, 3)
 
 
+def test_one_position_around_what_is_made_is_made_too(desk, media):
+    video = Files(videos=(f"{media}/wide.mp4",))
+    kept = Outpaint(0.5).begin(video, desk(**SIZE)).canvas.mask[0, 0]
+    assert kept.nonzero().min(dim=0)[0].tolist() == [3, 3]  # of an inner picture at 2 to 5
+    assert kept.sum() == 2 * 2
+    for task in ("inpaint", "outpaint"):
+        assert yaml.safe_load((ROOT / f"configs/task/{task}.yaml").read_text())["margin"] == 1
+    assert Inpaint().margin == Outpaint(0.5).margin == 1
+
+
 def test_a_picture_is_held_still(desk, media):
     plan = Outpaint(0.75).begin(Files(images=(f"{media}/a.png",)), desk(**SIZE))
     assert (plan.source == plan.source[:1]).all()
@@ -74,10 +88,16 @@ def test_a_picture_is_held_still(desk, media):
 def test_masks_that_do_not_fit_are_refused(desk, media, tmp_path):
     with pytest.raises(ConfigError, match=r"mask\.png is 32x48, the source is 64x64\. Give a mask of the source's own size"):
         Inpaint().begin(masked(tmp_path, media, size=(48, 32), white=slice(8, None)), desk(**SIZE))
-    with pytest.raises(ConfigError, match="the mask keeps nothing"):
+    with pytest.raises(
+        ConfigError, match=r"mask\.png keeps nothing .* 0% of the 64x64 .* 24x24 px .* Give a mask with less white, .* or task\.margin lower"
+    ):
         Inpaint().begin(masked(tmp_path, media, white=slice(0, None)), desk(**SIZE))
-    with pytest.raises(ConfigError, match="the mask keeps everything"):
+    with pytest.raises(ConfigError, match=r"mask\.png keeps everything, so nothing is left to make"):
         Inpaint().begin(masked(tmp_path, media, white=slice(0, 0)), desk(**SIZE))
+    with pytest.raises(ConfigError, match=r"task\.scale=0\.1, an inner picture of 8x8 px .*, keeps nothing .* Set task\.scale higher, set height"):
+        Outpaint(0.1).begin(Files(videos=(f"{media}/wide.mp4",)), desk(**SIZE))
+    with pytest.raises(ConfigError, match=r"setup\.cfg cannot be used \(.*\)\. Give a picture or a video file"):
+        Outpaint(0.5).begin(Files(images=("setup.cfg",)), desk(**SIZE))
     with pytest.raises(ConfigError, match="task=inpaint wants a mask"):
         Inpaint().begin(Files(videos=(f"{media}/wide.mp4",)), desk(**SIZE))
     with pytest.raises(ConfigError, match="wants one video or one picture"):

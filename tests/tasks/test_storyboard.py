@@ -1,5 +1,7 @@
 """A storyboard: each latent frame hears the shot that it is in, and what is given stands at its time."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import yaml
@@ -74,6 +76,20 @@ def test_boards_that_cannot_be_meant_are_refused_by_entry(desk, tmp_path, conten
         Storyboard().begin(Files(storyboard=str(tmp_path / "board.yaml")), desk())
     assert says in str(error.value)
     assert "board.yaml" in str(error.value)
+
+
+def test_a_shot_that_no_latent_frame_is_in_is_refused(desk, tmp_path):
+    cuts = [0, 1, 1.1, 2]
+    shots = [{"from_s": start, "to_s": stop, "prompt": f"p{stop}"} for start, stop in pairwise(cuts)]
+    with pytest.raises(ConfigError, match=r"board\.yaml: the shot from 1 to 1\.1 s, 'p1\.1', is never heard: .* Let it last 0\.5 s or more"):
+        Storyboard().begin(board(tmp_path, shots), desk())
+    assert Storyboard().begin(board(tmp_path, shots[::2]), desk()).script("").weights.any(dim=1).all()
+
+
+def test_clips_that_reach_beyond_the_end_are_told_of(desk, media, tmp_path):
+    plan = Storyboard().begin(board(tmp_path, given=[{"at_s": 1.5, "video": str(media / "clip.mp4")}]), desk())
+    assert len(plan.notes) == 1
+    assert "clip.mp4: the last 12 of its 17 frames lie beyond the clip's end" in plan.notes[0]
 
 
 def test_a_shot_beyond_the_clip_is_refused(desk, tmp_path):

@@ -1,13 +1,16 @@
 """Given frames become known latents where the encoder sees nothing else, and pictures of their own where it would."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from runtime.build import ConfigError
+from runtime.build import ConfigError, build
 from tasks.given import ImageToVideo
 from tasks.paint import Inpaint
 from tasks.task import Files, Segment, refuse_unused
 from tasks.text import TextToVideo
+from training.inference import Shape, studio
 
 
 def test_a_beginning_is_what_the_vae_makes_of_the_whole_clip(desk, cut):
@@ -30,6 +33,20 @@ def test_a_later_stretch_is_known_where_its_encoder_looks_back_on_given_frames_a
     assert canvas.given[0, 5:].all()
     for place, frame in ((5, 4), (6, 8)):
         assert torch.equal(canvas.latents[:, :, place], desk().encode(cut(frame, frame + 1))[:, :, 0])
+
+
+@pytest.mark.parametrize("look_back", [1, 2])
+@pytest.mark.parametrize("start", [5, 9, 13])
+def test_a_stretch_that_begins_with_a_whole_latent_frame_gives_the_whole_clips_latents(networks, cut, look_back, start):
+    vae = build(networks.config["objective"]["vae"] | {"encoder_depths": [2], "look_back": look_back})
+    random = torch.Generator().manual_seed(0)
+    for parameter in vae.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random) * 0.3
+    own = studio(replace(networks, vae=vae.eval()), Shape(33, 16, 24, 8.0), None)
+    canvas, _ = own.placed([Segment(start, cut(start, 33))], 33)
+    known = canvas.given[0, :9].nonzero()[:, 0].tolist()
+    assert known == list(range((start + 3) // 4 + look_back, 9))
+    assert torch.allclose(canvas.latents[:, :, known], own.latents(cut(0, 33))[:, :, known], atol=1e-5)  # kernels round by shape
 
 
 def test_of_segments_that_overlap_the_later_one_in_the_list_counts(desk, cut):
