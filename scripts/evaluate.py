@@ -32,18 +32,20 @@ from evaluation.tasks.scenes import World
 from evaluation.tasks.suite import Plan as TasksPlan
 from evaluation.tasks.suite import measured
 from evaluation.terminal import lines
+from flow.guidance import Guidance
 from flow.rollout import Rollout
 from models.geometry import latent_grid
 from models.vae import VideoVAE
 from models.vae_tiles import decode_tiled, encode_tiled, posterior_tiled
-from runtime.config import Config, ConfigError, build, check, entry, load_run_config
+from runtime.config import Config, ConfigError, build, check, compose, entry, load_run_config
 from runtime.device import pick_device
 from runtime.machine import machine, versions
-from training.inference import known_prefix, load_networks, load_vae, make_generator
+from training.inference import Networks, known_prefix, load_networks, load_vae, make_generator, read_guidance
 from training.learnt import load_features, seen_by_features
 from training.stage import Stage
 
 Features = FrozenFeatures | LearntFeatures
+OF_PROMPTS = ("prompts", "seen", "clips", "animated", "features", "neighbours")  # keys that only suite=prompts reads
 SHAPE = {"frames": 1, "height": 16, "width": 16}  # of samples, and the least that the oracle can read
 
 
@@ -79,6 +81,10 @@ def main(config: Config) -> None:
         if given:
             what = f"{', '.join(given)} says how samples of suite=prompts are made. suite=tasks has tasks.sizes and tasks.lengths"
             raise ConfigError(f"{what}. Set them to null.")
+        others = [f"{key}={config[key]}" for key, usual in compose("evaluate", ["run=."]).items() if key in OF_PROMPTS and config[key] != usual]
+        if others:
+            what = f"{', '.join(others)} says what suite=prompts measures, and suite=tasks goes by tasks.clips, tasks.rollouts and the like"
+            raise ConfigError(f"{what}. Set these, and leave {', '.join(other.partition('=')[0] for other in others)} out.")
         tasks_result(config, run, saved, device, begun)
         return
     own = "dit" not in saved["objective"] and config["world"] is None and (config["videos"] is not None or not of_a_world(saved))
@@ -213,6 +219,15 @@ def training_of(saved: Config, most: int) -> Training | str | None:
         return str(error)
 
 
+def networks_of(config: Config, run: Path, device: str) -> tuple[Networks, Guidance]:
+    """A run's networks, and the guidance: a weaker network of it sees as they do."""
+    kernel, rope = (None if config[key] is None else build(config[key]) for key in ("kernel", "rope"))
+    networks = load_networks(run, device, kernel)
+    if rope is not None:
+        networks.dit.rescale(rope)
+    return networks, read_guidance(config["guidance"], networks, device, kernel, rope)
+
+
 def flow_result(
     config: Config,
     run: Path,
@@ -224,15 +239,13 @@ def flow_result(
     device: str,
 ) -> tuple[Result, dict]:
     """A flow run in the shape that is asked for, on clips of a world fitted to it: what was found, and what of the protocol is its own."""
-    networks = load_networks(run, device, build(config["kernel"]))
+    networks, guidance = networks_of(config, run, device)
     shape = replace(networks.shape, **{key: config[key] for key in SHAPE if config[key] is not None})
     grid = latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)
     if grid[0] < 2:
         why = "a clip that begins with a given frame needs more than one latent frame"
         raise ConfigError(f"samples of {shape.frames} frame cannot be measured: {why}. Set frames={1 + networks.vae.stride[0]} or more.")
-    if config["rope"] is not None:
-        networks.dit.rescale(build(config["rope"]))
-    generator = make_generator(networks, config, device)
+    generator = make_generator(networks, config, device, guidance=guidance)
     made = "x".join(map(str, (shape.frames, shape.height, shape.width)))
     print(f"{run}, step {networks.step}: {config['prompts']} + {config['seen']} prompts, 2 x {config['animated']} first frames x 3 captions, {made}")
     heldout, seen = ([clip.fitted(shape.height, shape.width) for clip in part] for part in (clips, read_clips(folder / "val", config["animated"])))
@@ -261,26 +274,48 @@ def flow_result(
 
 
 def tasks_result(config: Config, run: Path, saved: Config, device: str, begun: float) -> None:
-    """Every way of making video, part by part: what is measured is written at once, and started again it is measured again."""
+    """Every way of making video, part by part: what is measured is written at once; parts of the same measurement that are not asked for stay."""
     _, made = find_world(config["world"], saved)
-    networks, keys = load_networks(run, device, build(config["kernel"])), config["tasks"]
-    rollout = Rollout(keys["window"], keys["overlap"], keys["level"])
-    stage = Stage(make_generator(networks, config, device, whole=True), networks, config["seed"], rollout)
-    shape = networks.shape
+    keys = config["tasks"]
+    if not isinstance(keys, dict):
+        raise ConfigError(f"tasks={keys!r} must hold what suite=tasks measures, tasks.clips and the like: leave it out, or set single keys of it.")
     plan = TasksPlan(keys["clips"], keys["rollouts"], keys["times"], keys["sizes"], keys["lengths"], config["seed"], keys["parts"])
+    networks, guidance = networks_of(config, run, device)
+    shape = networks.shape
+    rollout = rollout_of(keys, latent_grid(shape.frames, shape.height, shape.width, networks.vae.stride)[0])
+    generator = make_generator(networks, config, device, whole=True, guidance=guidance)
+    stage = Stage(generator, networks, config["seed"], rollout)
     for key, frames, height, width in plan.shapes(shape.frames, shape.height, shape.width):  # before anything is made in the others
         try:
             latent_grid(frames, height, width, networks.vae.stride)
         except ValueError as error:
             raise ConfigError(f"tasks.{key}: {str(error).rpartition(' Set ')[0]} Set tasks.{key}.") from None
     world = World(made["difficulty"], made["seed"], shape.frames, shape.height, shape.width)
-    protocol = {"run": str(run), "step": networks.step, "weights_sha256": networks.weights_sha256, "seed": config["seed"], "tasks": keys}
+    settings = {key: value for key, value in keys.items() if key != "parts"} | {"window": rollout.window, "overlap": rollout.overlap}
+    protocol = {"run": str(run), "step": networks.step, "weights_sha256": networks.weights_sha256, "seed": config["seed"], "tasks": settings}
+    protocol |= {"world": f"{made['difficulty']}, seed {made['seed']}"}
     protocol |= {"steps": config["steps"], **{name: described(config[name]) for name in ("solver", "guidance")}}
     protocol |= {"machine": machine(), "versions": versions()}
     out = run if config["out"] is None else Path(config["out"])
     for line in write_tasks(out, measured(stage, world, plan), protocol, shape.fps):
         print(line, flush=True)
     print(f"{time.monotonic() - begun:.0f} s; look at the clips: python scripts/showcase.py run={out}")
+
+
+def rollout_of(keys: Mapping[str, Any], latent_frames: int) -> Rollout:
+    """Windows as long as the clips of `latent_frames` that the run was trained on, half of each handed on, where nothing else is set.
+
+    Raises: ConfigError for a value that is none.
+    """
+    window = max(2, latent_frames - 1) if keys["window"] is None else keys["window"]
+    overlap = keys["overlap"]
+    if type(window) is not int or type(overlap) not in (int, type(None)) or type(keys["level"]) not in (int, float):
+        told = ", ".join(f"tasks.{key}={keys[key]!r}" for key in ("window", "overlap", "level"))
+        raise ConfigError(f"{told} must be two counts of latent frames, null for as trained, and a flow time. Set tasks.window, overlap and level.")
+    try:
+        return Rollout(window, window // 2 if overlap is None else overlap, float(keys["level"]))
+    except ValueError as error:
+        raise ConfigError(str(error).replace("rollout.", "tasks.")) from None
 
 
 @torch.no_grad()

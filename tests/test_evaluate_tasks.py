@@ -60,7 +60,8 @@ def test_parts_are_measured_written_and_shown(run: Path, call) -> None:
     found, page = shown(run, call)
     assert list(found["figures"]) == ["connect", "inpainting", "any shape"]
     assert found["protocol"]["tasks"]["clips"] == found["figures"]["inpainting"]["given"]["worse_db"]["n"] == 4
-    assert (found["protocol"]["step"], found["protocol"]["solver"]) == (7, "Euler")
+    assert (found["protocol"]["step"], found["protocol"]["solver"], found["protocol"]["world"]) == (7, "Euler", "sora, seed 0")
+    assert (found["protocol"]["tasks"]["window"], found["protocol"]["tasks"]["overlap"]) == (4, 2)  # as trained: clips of 5 latent frames
     assert len(out.splitlines()) == len(found["rows"]) + 2
     for row in found["rows"]:
         assert f"{row['task']}: {row['measure']}: " in out
@@ -72,6 +73,14 @@ def test_parts_are_measured_written_and_shown(run: Path, call) -> None:
     sizes = json.loads((run / "tasks" / "any-shape" / "index.json").read_text())["examples"]
     shapes = [read_video(run / "tasks" / "any-shape" / one["video"]).shape for one in sizes]
     assert shapes == [(17, 48, 48, 3), (17, 32, 48, 3), (13, 48, 48, 3)]
+
+
+def test_a_part_that_is_measured_again_leaves_the_others(run: Path, call, tmp_path: Path) -> None:
+    for part, alike in (("inpaint", False), ("connect", True)):
+        code, out, err = call("evaluate", f"run={run}", f"out={tmp_path}", *FEW, f"tasks.parts=[{part}]")
+        assert code == 0, err
+        assert ("was measured alike" in out) == alike
+    assert list(json.loads((tmp_path / "tasks.json").read_text())["figures"]) == ["connect", "inpainting"]
 
 
 @pytest.mark.slow
@@ -94,12 +103,25 @@ def test_every_part_is_measured_and_shown(run: Path, call, tmp_path: Path) -> No
         (["tasks.sizes=[[50,48]]"], "tasks.sizes: height=50 is off the VAE's grid: it must be a multiple of 8 (48 or 56). Set tasks.sizes."),
         (["tasks.lengths=[14]"], "Set tasks.lengths."),
         (["tasks.sizes=[48]"], "Set tasks.sizes."),
+        (["tasks.sizes=[[8,8]]"], "16 or more, the least that the oracle can read. Set tasks.sizes."),
+        (["tasks.parts=null"], "tasks.parts=None must be a list of some of around, posts,"),
+        (["tasks.parts=3"], "tasks.parts=3 must be a list of some of around, posts,"),
+        (["tasks.parts=loop"], "tasks.parts='loop' must be a list of some of around, posts,"),
+        (["tasks.window=abc"], "tasks.window='abc', tasks.overlap=None, tasks.level=0.0 must be two counts of latent frames,"),
+        (["tasks.overlap=4"], "tasks.window=4, tasks.overlap=4: each window needs at least one latent frame from the one before"),
+        (["tasks.overlap=true"], "Set tasks.window, overlap and level."),
+        (["tasks.level=much"], "Set tasks.window, overlap and level."),
+        (["tasks.level=1.5"], "tasks.level=1.5 must be a flow time"),
+        (["tasks=null"], "tasks=None must hold what suite=tasks measures, tasks.clips and the like"),
+        (["prompts=8", "features=[dino:x]"], "prompts=8, features=['dino:x'] says what suite=prompts measures, and suite=tasks goes by tasks.clips"),
+        (["clips=8"], "Set these, and leave clips out."),
         (["frames=33"], "suite=tasks has tasks.sizes and tasks.lengths. Set them to null."),
         (["tasks.clip=4"], "tasks.clip"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_a_line(run: Path, call, words: list[str], told: str) -> None:
-    code, out, err = call("evaluate", f"run={run}", *FEW, *words)
+    few = [] if words == ["tasks=null"] else FEW  # which would be set in nothing
+    code, out, err = call("evaluate", f"run={run}", "suite=tasks", *few, *words)
     assert (code, out) == (1, "")
     assert told in err
     assert len(err.strip().splitlines()) <= 2

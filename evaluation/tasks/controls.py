@@ -1,5 +1,7 @@
 """Clips whose verdict is known before they are measured: what each measure must refuse, and what it must pass."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +13,9 @@ def frozen(video: Video) -> Video:
     return np.repeat(video[:1], len(video), axis=0)
 
 
-def halted(video: Video, made: range) -> Video:
-    """Given frames as they are, the made ones all like the given one before them, or after: a generator that leaves everything where it is."""
+def halted(video: Video, made: Sequence[range]) -> Video:
+    """Given frames as they are, each made span all like the given one before it, or after: a generator that leaves everything where it is."""
     result = video.copy()
-    result[made.start : made.stop] = video[made.start - 1 if made.start else made.stop]
+    for span in made:
+        result[span.start : span.stop] = video[span.start - 1 if span.start else span.stop]
     return result

@@ -55,6 +55,12 @@ class Course:
     def cut(self, start: int, stop: int) -> "Course":
         return Course(self.at[start:stop], self.seen[start:stop])
 
+    def among(self, frames: np.ndarray, length: int) -> "Course":
+        """Of a clip of `length` frames, of which these were read by themselves; the others are not seen."""
+        at, seen = np.zeros((length, 3)), np.zeros(length, bool)
+        at[frames], seen[frames] = self.at, self.seen
+        return Course(at, seen)
+
     def rolled(self, frames: int) -> "Course":
         """The same loop, `frames` later."""
         return Course(np.roll(self.at, -frames, 0), np.roll(self.seen, -frames))
@@ -63,6 +69,15 @@ class Course:
         """(3,) per frame, by least squares; None where fewer than LEAST_SEEN frames are seen."""
         line = self._line()
         return None if line is None else line[1]
+
+    def velocity_in(self, spans: Sequence[range]) -> np.ndarray | None:
+        """(3,) per frame, the mean over spans by their frames: what stands still in each of them stands still, wherever it is put in the next.
+
+        Spans of fewer than LEAST_SEEN frames do not count; None where one of the others has no velocity, or there is none.
+        """
+        long = [span for span in spans if len(span) >= LEAST_SEEN]
+        found = [velocity for span in long if (velocity := self.cut(span.start, span.stop).velocity()) is not None]
+        return np.average(found, axis=0, weights=[len(span) for span in long]) if long and len(found) == len(long) else None
 
     def joint(self, k: int, width: int = WIDTH) -> Joint:
         """How the course goes on from frame k - 1 to frame k.

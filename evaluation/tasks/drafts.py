@@ -14,6 +14,7 @@ from evaluation.tasks.outcome import Example, Outcome
 from evaluation.tasks.rows import Row
 from evaluation.tasks.stage import Stage, Video
 
+NAME = "draft and full size"
 FACTOR, STRENGTH = 2, 0.6
 LOST = 0.5  # of the shorter side: as far as an object that is not there counts
 
@@ -35,15 +36,16 @@ def drafts(stage: Stage, prompts: Sequence[Prompt], first_sample: int, seed: int
     figures: dict[str, Any] = {name: {"away": bootstrap(away[name], seed).as_dict(), "followed": wilson(followed[name]).as_dict()} for name in large}
     nearer = paired_bootstrap(away["other"], away["same"], seed)
     figures["nearer"] = nearer.as_dict()
+    elsewhere = f"{figures['other']['away']['value']:.3f}"
     rows = [
-        Row("draft", "full size nearer to its draft than to another's, in shorter sides", figures["nearer"], 0.0, True, "plain"),
-        Row("draft", "distance of the object, same noise", figures["same"]["away"], None, False, "plain", frozen=figures["other"]["away"]["value"]),
-        Row("draft", "distance of the object, refined", figures["refined"]["away"], None, False, "plain", frozen=figures["other"]["away"]["value"]),
-        Row("draft", f"prompts followed in {FACTOR} x the size", figures["same"]["followed"]),
-        Row("draft", "prompts followed, refined from the draft", figures["refined"]["followed"]),
+        Row(NAME, "full size nearer to its draft than to another's, in shorter sides", figures["nearer"], 0.0, True, "plain", sure=True),
+        Row(NAME, f"distance of the object, same noise (other noise: {elsewhere})", figures["same"]["away"], None, False, "plain"),
+        Row(NAME, f"distance of the object, refined (other noise: {elsewhere})", figures["refined"]["away"], None, False, "plain"),
+        Row(NAME, f"prompts followed in {FACTOR} x the size", figures["same"]["followed"]),
+        Row(NAME, "prompts followed, refined from the draft", figures["refined"]["followed"]),
     ]
     examples = [Example(video, texts[0], note=name) for name, video in (("draft", small[0]), *((name, videos[0]) for name, videos in large.items()))]
-    return Outcome("draft and full size", rows, figures, examples)
+    return Outcome(NAME, rows, figures, examples)
 
 
 def _course(video: Video) -> Course:

@@ -63,19 +63,21 @@ def drift(pieces: Iterable[Video], claim: Claim, frames: int) -> list[Window]:
 def curve(results: Sequence[Sequence[Window]], speeds: Sequence[float | None] | None = None) -> dict[str, Any]:
     """Attributes over time: the share of clips that have them in each window, for window 1, 2, ... of the trained length.
 
-    A frozen clip holds all its attributes: `moves` stands beside them.
+    A frozen clip holds all its attributes: `moves` stands beside them, and `lasting` asks for both at once.
 
     Args:
         results: for each clip its windows, as many for every clip.
-        speeds: of each clip's caption in shorter sides per frame, None where it names none; None: of all clips.
+        speeds: of each clip's caption in shorter sides per frame, None where it names none and nothing need move; None: of all clips.
     """
     _even(results)
+    both = lasting(results, speeds)
     columns = list(zip(*results, strict=True))
     names = dict.fromkeys(name for row in results for name in row[0].attributes)
     shares = {name: [wilson([w.attributes[name] for w in column if name in w.attributes]).as_dict() for column in columns] for name in names}
     figures: dict[str, Any] = {
         "lengths": list(range(1, len(columns) + 1)),
         "held": [wilson([window.held for window in column]).as_dict() for column in columns],
+        "lasting": [wilson(column).as_dict() for column in both.T.tolist()],
         "attributes": shares,
         "held_of": [[window.held for window in row] for row in results],
         "n": len(results),
@@ -86,19 +88,29 @@ def curve(results: Sequence[Sequence[Window]], speeds: Sequence[float | None] | 
     return figures
 
 
-def compared(first: Sequence[Sequence[Window]], second: Sequence[Sequence[Window]], seed: int = 0) -> dict[str, Any]:
-    """How much better `first` holds than `second`, prompt by prompt: at every length, and on average over all of them.
+def lasting(results: Sequence[Sequence[Window]], speeds: Sequence[float | None] | None) -> NDArray[np.bool_]:
+    """(clips, windows): those whose attributes hold, and that move at LEAST_PACE of the caption's speed or more."""
+    least = [LEAST_PACE * (speed or 0) for speed in speeds or [None] * len(results)]
+    return np.array([[window.held and window.speed >= slowest for window in row] for row, slowest in zip(results, least, strict=True)])
 
+
+def compared(
+    first: Sequence[Sequence[Window]], second: Sequence[Sequence[Window]], speeds: Sequence[float | None] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """How much better `first` lasts than `second`, prompt by prompt: at every length, and on average over all of them.
+
+    Args:
+        speeds: as in `curve`.
     Raises: ValueError if clips or windows of the two do not match.
     """
     _even([*first, *second])
     if len(first) != len(second):
         raise ValueError(f"rollouts are compared prompt by prompt, got {len(first)} and {len(second)}")
-    held, other = (np.array([[window.held for window in row] for row in rows]) for rows in (first, second))
+    ours, theirs = lasting(first, speeds), lasting(second, speeds)
     return {
-        "lengths": list(range(1, held.shape[1] + 1)),
-        "held": [paired_shares(a.tolist(), b.tolist()).as_dict() for a, b in zip(held.T, other.T, strict=True)],
-        "mean": paired_bootstrap(held.mean(1).tolist(), other.mean(1).tolist(), seed).as_dict(),
+        "lengths": list(range(1, ours.shape[1] + 1)),
+        "lasting": [paired_shares(a.tolist(), b.tolist()).as_dict() for a, b in zip(ours.T, theirs.T, strict=True)],
+        "mean": paired_bootstrap(ours.mean(1).tolist(), theirs.mean(1).tolist(), seed).as_dict(),
     }
 
 

@@ -1,7 +1,8 @@
-"""What goes on before or after given frames: is the object still itself, does it move as the caption says, is the joint smooth."""
+"""What is made before, after or between given frames: is the object still itself, does it move as the caption says, is the joint smooth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ MOST_WORSE = 1.5  # errors at a joint, in those inside real clips
 
 @dataclass(frozen=True, slots=True)
 class Continued:
-    """One clip of which a span of frames was made.
+    """One clip of which some frames were made.
 
     Args:
         identity: for shape, colour and size, as far as claimed, whether the made frames show it.
@@ -43,43 +44,58 @@ class Continued:
         return self.heading and (self.pace is None or self.pace >= LEAST_PACE)
 
 
-def continued(video: Video, made: range, claim: Claim, wanted: np.ndarray | None, real: Course) -> Continued:
+def continued(
+    video: Video, made: Sequence[range], claim: Claim, wanted: np.ndarray | None, real: Course | None, whole: Course | None = None
+) -> Continued:
     """Read one clip; forwards, backwards and in between alike: a made span has a joint at each end at which frames were given.
+
+    All made frames are read together and by themselves: given ones would vouch for those that forget them.
 
     A past that was made, read forwards, must come to the state in which the given frames begin, in place and in velocity: that is the
     joint. Its motion played forwards is the caption's.
 
     Args:
-        made: of the clip's frames; the others were given.
+        made: spans of the clip's frames, in order; the others were given.
         claim: of the source, with the attributes that the prompt left out.
         wanted: (3,), the caption's velocity as in Course: that of the source's truth over the made frames, or of the real clip. None
             where the caption names none.
-        real: of a real clip with as many frames, through the same VAE: read noise is most of what it shows at a joint.
-    Raises: ValueError if the made span is empty, leaves the clip, or leaves no given frame.
+        real: of a real clip with as many frames, through the same VAE: read noise is most of what it shows at a joint. None: no joint is asked.
+        whole: of this clip, where it is known; None: it is read, if a joint is asked.
+    Raises: ValueError if a made span is empty, leaves the clip or meets the next, or no given frame is left.
     """
-    if made.step != 1 or not 0 <= made.start < made.stop <= len(video) or len(made) == len(video):
-        raise ValueError(f"made={made} must be some of the {len(video)} frames in a row, and leave some that were given")
-    if len(real) != len(video):
+    ends = [end for span in made for end in (span.start, span.stop)]
+    apart = bool(ends) and all(one < other for one, other in pairwise(ends)) and all(span.step == 1 for span in made)
+    if not apart or ends[0] < 0 or ends[-1] > len(video) or ends == [0, len(video)]:
+        raise ValueError(f"made={list(made)} must be spans of the {len(video)} frames, in order and apart, and leave some that were given")
+    if real is not None and len(real) != len(video):
         raise ValueError(f"the real clip has {len(real)} frames, the made one {len(video)}: cut both to one length")
-    whole = course(read(video))
-    places = joints_of(made, len(video))
-    joints, own = (tuple(track.joint(place, width) for place, width in places) for track in (whole, real))
-    pace, heading = _motion(whole.cut(made.start, made.stop), wanted)
-    return Continued(appearance(video[made.start : made.stop], claim), pace, heading, joints, own)
+    frames = np.concatenate([np.asarray(span) for span in made])
+    state = read(video[frames])
+    pace, heading = _motion(course(state).among(frames, len(video)).velocity_in(made), wanted)
+    places = joints_of(made, len(video)) if real is not None else []
+    if places and whole is None:
+        whole = course(read(video))
+    joints, own = (tuple(track.joint(place, width) for place, width in places if track is not None) for track in (whole, real))
+    return Continued(appearance(state, claim), pace, heading, joints, own)
 
 
-def joints_of(made: range, frames: int) -> list[tuple[int, int]]:
+def joints_of(made: Sequence[range], frames: int) -> list[tuple[int, int]]:
     """Where made and given frames meet, and how many frames on either side tell: WIDTH, or as many as there are. A single picture has no
     velocity: where fewer than LEAST_SEEN stand on a side, there is no joint."""
-    spans = ((made.start, made.start), (made.stop, frames - made.stop))  # the joint's place, and how many frames were given there
-    widths = [(place, min(WIDTH, given, len(made))) for place, given in spans]
+    stops, starts = [0, *(span.stop for span in made)], [*(span.start for span in made), frames]
+    given = [start - stop for stop, start in zip(stops, starts, strict=True)]  # frames before each span, and behind the last
+    widths = [
+        (place, min(WIDTH, beside, len(span)))
+        for number, span in enumerate(made)
+        for place, beside in ((span.start, given[number]), (span.stop, given[number + 1]))
+    ]
     return [(place, width) for place, width in widths if width >= LEAST_SEEN]
 
 
-def _motion(part: Course, wanted: np.ndarray | None) -> tuple[float | None, bool]:
+def _motion(velocity: np.ndarray | None, wanted: np.ndarray | None) -> tuple[float | None, bool]:
     if wanted is None:
         return None, True
-    velocity, speed = part.velocity(), float(np.linalg.norm(wanted))
+    speed = float(np.linalg.norm(wanted))
     if velocity is None or speed == 0:
         return 0.0, False
     along = float(velocity @ wanted) / speed

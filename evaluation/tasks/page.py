@@ -8,28 +8,10 @@ from typing import Any
 
 from evaluation.markup import Media, card, definitions, document, pair, section, table
 from evaluation.report import read_json
-from evaluation.tasks.outcome import slug
-from evaluation.tasks.rows import shown
+from evaluation.tasks.outcome import about, slug
+from evaluation.tasks.rows import Row, shown
 
 Figures = Mapping[str, Any]
-ABOUT = {
-    "image to video": "The first frame is given; the caption names the motion alone, so what the object looks like can come from the picture only.",
-    "extend forwards": "The first half of a clip is given, under a caption that names the motion alone.",
-    "extend backwards": "The second half is given, and what led to it is made.",
-    "extend both ways": "The middle is given, and what came before and comes after is made.",
-    "first and last frame": "A first and a last picture are given.",
-    "keyframes": "Pictures at three moments are given, one of them between two latent frames.",
-    "in-betweening": "Every fourth frame is given as a picture; those between are made.",
-    "re-cut": "A span is kept in its place, and all around it is made anew.",
-    "behind a post": "The first frame is given; on its way the object passes behind a post. Is it the same when it comes out?",
-    "connect": "The beginning of one clip and the end of another are given; the object must get from one to the other.",
-    "inpainting": "The left part of every frame is kept, the right one is made anew.",
-    "loop": "The last frame is followed by the first, in place and in speed.",
-    "remix": "A given clip is noised up to a strength and made again under another caption.",
-    "any shape": "The same model in sizes and lengths that it never saw; longer clips are brought into the time that it knows.",
-    "draft and full size": "A draft begins with the averaged noise of the full size, so both have one layout; refined, the full size begins from it.",
-    "rollout": "A video of twenty times the trained length, in overlapping windows that hand latents on, beside naive chaining of clips.",
-}
 
 
 def page(folder: Path) -> str:
@@ -61,24 +43,22 @@ def _part(media: Media, folder: Path, part: Figures, figures: Figures) -> str:
     if not part:
         return ""
     name = part["name"]
-    about = ABOUT.get(name, "Prompts with times: one attribute switches at an asked moment." if name.startswith("storyboard") else "")
     cards = "".join(_card(media, folder, example) for example in part["examples"])
     chart = _drift(figures) if name == "rollout" else ""
-    content = f"<p>{escape(about)}</p>{_table(part['rows'])}{chart}"
+    content = f"<p>{escape(about(name))}</p>{_table(part['rows'])}{chart}"
     return section(name[0].upper() + name[1:], f'{content}<ul class="grid wide">{cards}</ul>')
 
 
 def _table(rows: Sequence[Figures]) -> str:
     head = ("measure", "measured", "95&nbsp;%", "n", "bar", "real clips", "frozen clip")
     lines = []
-    for row in rows:
-        figure, unit = row["figure"], row["unit"]
+    for row in map(Row.of, rows):
+        figure, unit = row.figure, row.unit
         span = f"{shown(figure['low'], unit)} to {shown(figure['high'], unit)}" if "low" in figure else ""
-        sign = "≥" if row["least"] else "≤"
-        mark = {None: "", True: '<span class="yes">✓</span>', False: '<span class="no">✗</span>'}[row["met"]]
-        bar = "" if row["bar"] is None else f"{sign} {shown(row['bar'], unit)} {mark}"
-        beside = shown(row["ceiling"], unit), shown(row["frozen"], unit)
-        lines.append((escape(row["measure"]), shown(figure["value"], unit), span, str(figure.get("n", "")), bar, *beside))
+        mark = {None: "", True: '<span class="yes">✓</span>', False: '<span class="no">✗</span>'}[row.met]
+        bar = f"{escape(row.asked.replace('>=', '≥').replace('<=', '≤'))} {mark}{' reference too low' if row.too_low else ''}".strip()
+        beside = shown(row.ceiling, unit), shown(row.frozen, unit)
+        lines.append((escape(row.measure), shown(figure["value"], unit), span, str(figure.get("n", "")), bar, *beside))
     return table(head, lines, range(1, len(head)))
 
 
@@ -105,19 +85,19 @@ def _marks(given: Sequence[bool] | None) -> str:
 
 
 def _drift(figures: Figures) -> str:
-    """The share of clips that hold their attributes, over multiples of the trained length: windows and naive chaining."""
+    """The share of clips that hold their attributes and move, over multiples of the trained length: windows and naive chaining."""
     curves = (("rollout", "bar", "in windows"), ("chained", "chance", "by naive chaining"))
     width, height = 600, 160
     drawn = []
     for key, style, _ in curves:
-        held = [point["value"] for point in figures[key]["held"]]
-        across = width / max(1, len(held) - 1)
-        points = " ".join(f"{k * across:.1f},{height * (1 - value):.1f}" for k, value in enumerate(held))
+        lasting = [point["value"] for point in figures[key]["lasting"]]
+        across = width / max(1, len(lasting) - 1)
+        points = " ".join(f"{k * across:.1f},{height * (1 - value):.1f}" for k, value in enumerate(lasting))
         colour = "accent" if style == "bar" else "bad"
         drawn.append(f'<polyline points="{points}" fill="none" stroke="var(--{colour})" stroke-width="3"/>')
-    last = len(figures["rollout"]["held"])
+    last = len(figures["rollout"]["lasting"])
     grid = "".join(f'<line class="soft" x1="0" x2="{width}" y1="{height * y}" y2="{height * y}" stroke="var(--line)"/>' for y in (0, 0.5, 1))
-    words = f"share of clips that hold their attributes, from 1 to {last} times the trained length"
+    words = f"share of clips that hold their attributes and still move, from 1 to {last} times the trained length"
     labels = (
         f'<text class="soft" x="0" y="{height + 20}">1 x</text><text class="soft" x="{width}" y="{height + 20}" text-anchor="end">{last} x</text>'
         f'<text class="soft" x="{width + 6}" y="6">100 %</text><text class="soft" x="{width + 6}" y="{height}">0 %</text>'

@@ -17,6 +17,7 @@ from evaluation.tasks.whole import looped, remixes, rollouts, shapes, storyboard
 
 # Sample numbers of each part begin here and there: unlike ranges, so that no two share noise, and none has any of the other suite's.
 FIRST_SAMPLE, APART = 1_000_000, 1_000_000
+LEAST_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,16 @@ class Plan:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"tasks.{name}={value!r} measures nothing: a whole number of at least {least}. Set tasks.{name}.")
-        for name, kind, count in (("sizes", "pairs of height and width in px", 2), ("lengths", "counts of frames", 0)):
+        for name, kind, count, least in (
+            ("sizes", f"pairs of height and width in px, {LEAST_PX} or more, the least that the oracle can read", 2, LEAST_PX),
+            ("lengths", "counts of frames", 0, 1),
+        ):
             found = getattr(self, name)
-            if not isinstance(found, list | tuple) or not all(_whole(each, count) for each in found):
+            if not isinstance(found, list | tuple) or not all(_whole(each, count, least) for each in found):
                 raise ValueError(f"tasks.{name}={found!r} must be a list of {kind}. Set tasks.{name}.")
-        unknown = [part for part in self.parts if part not in PARTS]
+        if not isinstance(self.parts, list | tuple):
+            raise ValueError(f"tasks.parts={self.parts!r} must be a list of some of {', '.join(PARTS)}; empty for all. Set tasks.parts.")
+        unknown = [part for part in self.parts if part not in list(PARTS)]
         if unknown:
             raise ValueError(f"tasks.parts has {unknown[0]!r}, which is none of {', '.join(PARTS)}. Set tasks.parts.")
 
@@ -59,10 +65,10 @@ class Plan:
         return sizes + [("lengths", count, height, width) for count in self.lengths]
 
 
-def _whole(value: object, count: int) -> bool:
-    """Whether it is a whole number above 0, or, where `count` is above 0, a list of so many."""
+def _whole(value: object, count: int, least: int) -> bool:
+    """Whether it is a whole number of at least `least`, or, where `count` is above 0, a list of so many."""
     numbers = value if count else [value]
-    return isinstance(numbers, list | tuple) and len(numbers) == max(count, 1) and all(type(each) is int and each > 0 for each in numbers)
+    return isinstance(numbers, list | tuple) and len(numbers) == max(count, 1) and all(type(each) is int and each >= least for each in numbers)
 
 
 def _shapes(stage: Stage, world: World, plan: Plan, first: int) -> list[Outcome]:

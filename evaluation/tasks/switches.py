@@ -114,8 +114,16 @@ def by_chance(frames: int, asked: int, tolerance: int) -> float:
     return sum(abs(k - asked) <= tolerance for k in range(1, frames)) / (frames - 1)
 
 
+def middle(frames: int) -> int:
+    """The first frame of the second half: of 1 + 8k frames the first of a latent frame of 4."""
+    return (frames + 1) // 2
+
+
 def summary(results: Sequence[Sequence[Switch]], tolerance: int, seed: int = 0) -> dict[str, Any]:
-    """`on_time`: the share of clips all of whose switches lie within the tolerance; the same by attribute, and the errors of those that switch."""
+    """`on_time`: the share of clips all of whose switches lie within the tolerance; the same by attribute, and the errors of those that switch.
+
+    `by_chance` and `in_the_middle`: what those score that never listen to the time, and switch at a random one or always in the middle.
+    """
     every = [switch for row in results for switch in row]
     on_time = [all(switch.within(tolerance) for switch in row) for row in results]
     by_name: Mapping[str, list[Switch]] = {name: [s for s in every if s.attribute == name] for name in dict.fromkeys(s.attribute for s in every)}
@@ -125,6 +133,7 @@ def summary(results: Sequence[Sequence[Switch]], tolerance: int, seed: int = 0) 
         "attributes": {name: wilson([s.within(tolerance) for s in part]).as_dict() for name, part in by_name.items()},
         "switched": wilson([switch.found is not None for switch in every]).as_dict(),
         "by_chance": float(np.mean([by_chance(switch.frames, switch.asked, tolerance) for switch in every])),
+        "in_the_middle": float(np.mean([all(abs(middle(one.frames) - one.asked) <= tolerance for one in row) for row in results])),
         "on_time_of": on_time,
         "n": len(results),
     }

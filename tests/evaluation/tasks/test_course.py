@@ -48,6 +48,20 @@ def test_a_size_is_the_same_in_any_number_of_pixels(clips) -> None:
     np.testing.assert_allclose(small.at, large.at, atol=1e-6)
 
 
+def test_a_velocity_in_spans_is_theirs_and_not_that_from_one_to_the_next() -> None:
+    spans, halting = [range(4), range(6, 12), range(15, 17)], steady()
+    assert halting.velocity_in(spans) == pytest.approx((0.02, 0.01, 0))
+    for span in spans:
+        halting.at[span.start : span.stop] = halting.at[span.start]
+    assert halting.velocity_in(spans) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert halting.velocity() == pytest.approx((0.02, 0.01, 0), rel=0.2)
+    halting.at[6:12] += np.arange(6)[:, None] * (0.01, 0, 0)
+    assert halting.velocity_in(spans) == pytest.approx((0.006, 0, 0))  # of 10 frames that tell
+    halting.seen[:2] = False
+    assert halting.velocity_in(spans) is None
+    assert steady().velocity_in(spans[2:]) is None
+
+
 def test_a_joint_in_steady_motion_is_nothing() -> None:
     joint = steady().joint(8)
     assert (joint.place, joint.velocity) == pytest.approx((0, 0), abs=1e-12)

@@ -46,6 +46,11 @@ def test_a_frozen_rollout_holds_everything_and_does_not_move(few) -> None:
     # A size is claimed of none that grows, so nothing is lost when it stops.
     assert [point["value"] for point in figures["held"]] == [1, 1, 1]
     assert [point["value"] for point in figures["moves"]] == [1, 0, 0]
+    assert [point["value"] for point in figures["lasting"]] == [1, 0, 0]
+    moving = [drift([np.concatenate([clip.video] * 3)], clip.claim, 17) for clip in few]
+    frozen_ = [drift([video], clip.claim, 17) for video, clip in zip(still, few, strict=True)]
+    assert [point["value"] for point in compared(moving, frozen_, speeds)["lasting"]] == [0, 1, 1]
+    assert compared(moving, frozen_)["mean"]["value"] == 0  # where nothing need move
 
 
 def test_pieces_of_any_length_make_the_same_windows() -> None:
@@ -72,7 +77,7 @@ def test_a_window_is_handed_on_before_the_next_piece_is_read() -> None:
 def test_two_rollouts_are_compared_prompt_by_prompt(few) -> None:
     longer, shorter = ([drift([video], clip.claim, 17) for video, clip in zip(rollouts(few, holds), few, strict=True)] for holds in (3, 1))
     figures = compared(longer, shorter)
-    assert [point["value"] for point in figures["held"]] == [0, 1, 1, 0]
+    assert [point["value"] for point in figures["lasting"]] == [0, 1, 1, 0]
     assert figures["mean"]["value"] == pytest.approx(0.5)
     assert figures["mean"]["low"] > 0
     assert compared(shorter, longer)["mean"]["value"] == pytest.approx(-0.5)

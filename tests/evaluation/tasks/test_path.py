@@ -70,7 +70,7 @@ def test_growth_between_ends_in_one_place_is_a_way_too(make_video) -> None:
 
 
 def test_a_frozen_middle_jumps_at_its_end(straight, ends) -> None:
-    figures = figures_of([halted(video, MADE) for video in straight], ends)
+    figures = figures_of([halted(video, [MADE]) for video in straight], ends)
     assert figures["monotone"]["value"] == 0
     assert figures["jumps"]["value"] == 1
 

@@ -12,7 +12,7 @@ from data.world.scene import Orbit, Scene, Straight, shares, tracks
 from evaluation.suite import draw_prompts
 from evaluation.tasks.around import around_given, behind_posts, connected, inside, layouts, reconstruction
 from evaluation.tasks.drafts import drafts
-from evaluation.tasks.outcome import Outcome
+from evaluation.tasks.outcome import ABOUT, Outcome, rank
 from evaluation.tasks.scenes import ROUND, Change, Pair, Source, World, changes, pairs, sources
 from evaluation.tasks.stage import Given
 from evaluation.tasks.suite import Plan, measured
@@ -27,19 +27,19 @@ BARS = {  # of each task, how many rows have one
     "image to video": 3,
     "extend forwards": 4,
     "extend backwards": 4,
-    "extend both ways": 1,
-    "first and last frame": 1,
-    "keyframes": 1,
-    "in-betweening": 1,
-    "re-cut": 1,
-    "connect": 2,
+    "extend both ways": 2,
+    "first and last frame": 2,
+    "keyframes": 2,
+    "in-betweening": 2,
+    "re-cut": 2,
+    "connect": 3,
     "inpainting": 1,
     "loop": 4,
     "remix": 3,
     "storyboard, 17 frames": 1,
     "storyboard, 33 frames": 1,
     "any shape": 2,
-    "draft": 1,
+    "draft and full size": 1,
     "rollout": 3,
 }
 
@@ -176,6 +176,34 @@ class Deaf(True_):
         return made
 
 
+class Grey(True_):
+    """Keeps what is given, and paints all else grey."""
+
+    def whole(self, pieces: Given) -> Video:
+        made = np.full((17, 64, 64, 3), 128, np.uint8)
+        for start, part in pieces:
+            made[start : start + len(part)] = part
+        return made
+
+    def painted(self, videos, kept, prompts, samples) -> list[Video]:
+        return [np.where(kept[:, :, None], video, 128).astype(np.uint8) for video in super().painted(videos, kept, prompts, samples)]
+
+
+class Always(True_):
+    """Changes stories in the middle, whenever it is asked to."""
+
+    def timed(self, prompts, switches, frames, samples) -> list[Video]:
+        made = super().timed(prompts, switches, frames, samples)
+        middle = (frames + 1) // 2
+        return [self.moved(video, switch, middle) for video, switch in zip(made, switches, strict=True)]
+
+    @staticmethod
+    def moved(video: Video, switch: int, middle: int) -> Video:
+        """Each side of the change lasted by its own last, or first, frame."""
+        early = video[np.minimum(np.arange(middle), switch - 1)]
+        return np.concatenate([early, video[np.maximum(np.arange(middle, len(video)), switch)]])
+
+
 class Grainy(True_):
     """Puts noise on what is given."""
 
@@ -258,11 +286,17 @@ def test_a_true_generator_meets_every_bar(outcomes: list[Outcome]) -> None:
     assert missed(outcomes) == set()
     assert {task: sum(row.task == task and row.bar is not None for row in rows) for task in BARS} == BARS
     assert {row.task for row in rows if row.bar is not None} == set(BARS)
+    assert [outcome.name for outcome in outcomes] == sorted((outcome.name for outcome in outcomes), key=rank)
+    assert {outcome.name.partition(",")[0] for outcome in outcomes} == set(ABOUT)
     found = values(outcomes)
     assert found["behind a post", "shape, colour, size kept"] == found["rollout", "still moving at 4 x"] == 1
-    assert found["remix", "distances in the order of strength"] == 1
-    assert found["draft", "distance of the object, same noise"] < 0.01
-    assert found["draft", "full size nearer to its draft than to another's, in shorter sides"] > 0.1
+    assert found["behind a post", "speed, in shares of the caption's"] == pytest.approx(1, abs=0.1)
+    assert all(row.task == outcome.name for outcome in outcomes for row in outcome.rows)  # by which parts are told from each other
+    assert found["remix", "distances in the order of strength (without effect: 50 %)"] == 1
+    assert {("remix", "taken from the new prompt at strength 0.6"), ("remix", "kept of the old clip at strength 0.6")} <= set(found)
+    (same,) = (value for (_, measure), value in found.items() if measure.startswith("distance of the object, same noise (other noise: 0."))
+    assert same < 0.01
+    assert found["draft and full size", "full size nearer to its draft than to another's, in shorter sides"] > 0.1
     for task in ("extend forwards", "extend backwards"):  # what was made is what the ceiling is read from
         assert found[task, "velocity error at the joint over real clips'"] == 1
 
@@ -280,19 +314,39 @@ def test_what_stands_beside_a_row_is_a_real_clip_and_one_that_stands_still(outco
 
 def test_a_generator_that_stands_still_misses_what_is_about_motion(book: Book, outcomes: list[Outcome]) -> None:
     stage = Frozen(book)
-    found = [*around_given(stage, WORLD, 2, 0, 0), connected(stage, WORLD, CLIPS, 0, 0), looped(stage, WORLD, 2, 0, 0)]
-    found += [rollouts(stage, WORLD, 2, 0, 0, 2)]
+    found = [*around_given(stage, WORLD, 2, 0, 0), behind_posts(stage, WORLD, 1, 0, 0), connected(stage, WORLD, CLIPS, 0, 0)]
+    found += [looped(stage, WORLD, 2, 0, 0), rollouts(stage, WORLD, 2, 0, 0, 4)]
     speed = "speed, in shares of the caption's"
     wanted = {(task, speed) for task in ("image to video", "extend forwards", "extend backwards", "loop")}
     wanted |= {(task, "velocity error at the joint over real clips'") for task in ("extend forwards", "extend backwards")}
     wanted |= {("connect", "goes steadily from one end to the other"), ("loop", "prompts followed, below text to video")}
+    lasts = "attributes held, and still moving"
+    wanted |= {("rollout", f"{lasts}, at 4 x the trained length"), ("rollout", f"{lasts}, above naive chaining, mean over time")}
+    wanted |= {("rollout", "the same, above naive chaining at 4 x")}
     assert missed(found) == wanted
-    assert found[-1].figures["rollout"]["moves"][-1]["value"] == 0  # it holds all its attributes: only this gives it away
+    assert values(found)["rollout", "attributes held at 4 x"] == 1  # only its pace gives it away
     theirs = values(found)
     for outcome in outcomes:  # the control beside the row is such a generator
         for row in outcome.rows:
-            if row.task in ("image to video", "extend forwards", "extend backwards", "connect") and row.frozen is not None:
+            if row.task not in ("loop", "rollout") and row.frozen is not None and (row.task, row.measure) in theirs:
                 assert theirs[row.task, row.measure] == pytest.approx(row.frozen, abs=1e-6)
+
+
+def test_a_generator_that_paints_all_that_it_makes_grey_misses_identity_everywhere(book: Book) -> None:
+    stage = Grey(book)
+    found = [*around_given(stage, WORLD, 2, 0, 0), connected(stage, WORLD, CLIPS, 0, 0)]
+    assert {task for task, measure in missed(found) if measure == "shape, colour, size kept"} == {outcome.name for outcome in found}
+    kept, words = inside(stage, WORLD, CLIPS, 0, 0).rows
+    assert kept.met
+    assert words.figure["value"] < words.ceiling == 1  # only where the object stays in what is kept
+
+
+def test_a_storyboard_that_always_changes_in_the_middle_misses_the_bar_of_longer_clips(book: Book) -> None:
+    outcome = storyboards(Always(book), LONGER, CLIPS, 0, 0)
+    assert len(missed([outcome])) == 1
+    share = outcome.rows[0].figure["value"]
+    assert share == outcome.figures["storyboard"]["in_the_middle"]
+    assert f"always in the middle: {100 * share:.0f} %" in outcome.rows[0].measure
 
 
 def test_a_storyboard_that_never_changes_misses_its_bar(book: Book) -> None:
@@ -304,17 +358,14 @@ def test_a_generator_that_shows_something_else_misses_identity_alone(book: Book)
     found = [*around_given(stage, WORLD, 2, 0, 0), behind_posts(stage, WORLD, 1, 0, 0)]
     lost = {measure for _, measure in missed(found)} - {"velocity error at the joint over real clips'"}  # another shape's radius is read otherwise
     assert lost == {same}
-    for outcome in found:
-        for row in outcome.rows:
-            if row.measure == same:
-                assert row.figure["value"] == 0
+    assert {(row.task, row.figure["value"]) for outcome in found for row in outcome.rows if row.measure == same} == {(one.name, 0) for one in found}
 
 
 def test_given_frames_that_are_spoilt_miss_their_bar(book: Book) -> None:
     stage = Grainy(book)
     found = [connected(stage, WORLD, CLIPS, 0, 0), inside(stage, WORLD, 2, 0, 0), *around_given(stage, WORLD, 1, 0, 0)]
     given = {(row.task, row.measure) for outcome in found for row in outcome.rows if row.unit == "dB" and row.bar is not None}
-    assert len(given) == 10
+    assert len(given) == 10  # eight ways of giving frames, a connection, a kept region
     assert given <= missed(found)
 
 

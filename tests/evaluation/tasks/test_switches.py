@@ -103,6 +103,13 @@ def test_chance_counts_the_frames_within_the_tolerance() -> None:
     assert by_chance(65, 32, 4) == pytest.approx(9 / 64)
 
 
+def test_who_always_switches_in_the_middle_is_right_where_it_is_asked_there() -> None:
+    rows = [[module.Switch("colour", asked, 17, 33)] for asked in (9, 13, 17, 21, 25)]
+    figures = module.summary(rows, STRIDE)
+    assert figures["in_the_middle"] == figures["on_time"]["value"] == 0.6
+    assert [module.middle(frames) for frames in (17, 33, 65)] == [9, 17, 33]
+
+
 def test_claims_that_agree_and_times_outside_are_refused() -> None:
     video = switching("colour", 16)
     before, after = claims("colour")

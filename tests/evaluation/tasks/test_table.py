@@ -10,8 +10,8 @@ import pytest
 
 from data.files.reader import read_video
 from evaluation.tasks.files import write_tasks
-from evaluation.tasks.outcome import Example, Outcome, mask, slug
-from evaluation.tasks.page import ABOUT, page
+from evaluation.tasks.outcome import ABOUT, Example, Outcome, mask, slug
+from evaluation.tasks.page import page
 from evaluation.tasks.rows import Row, shown, table
 
 FIGURE = {"value": 0.85, "low": 0.8, "high": 0.9, "n": 16}
@@ -24,13 +24,13 @@ def drawn(frames: int = 9, level: int = 60) -> np.ndarray:
 
 def outcome(name: str, *rows: Row) -> Outcome:
     examples = [Example(drawn(), EVIL, mask(9, (0, 1), (8, 9)), drawn(level=200), EVIL), Example(drawn(9, 120), "")]
-    curve = {"held": [{"value": 1.0}, {"value": 0.5}]}
+    curve = {"lasting": [{"value": 1.0}, {"value": 0.5}]}
     figures = {"rollout": curve, "chained": curve} if name == "rollout" else {"own": 1}
     return Outcome(name, rows or [Row(name, f"measure of {name}", FIGURE)], figures, examples)
 
 
 def parts() -> list[Outcome]:
-    return [outcome(name) for name in (*ABOUT, "storyboard, 17 frames", "storyboard, 33 frames")]
+    return [outcome(name) for name in (*ABOUT, "storyboard, 33 frames")]
 
 
 def test_a_row_is_met_on_the_side_of_its_bar_on_which_it_should_lie() -> None:
@@ -41,6 +41,7 @@ def test_a_row_is_met_on_the_side_of_its_bar_on_which_it_should_lie() -> None:
     assert replace(row, least=False).met is False
     assert replace(row, least=False, bar=0.85).met is True
     assert replace(row, bar=None).met is None
+    assert Row.of(row.as_dict()) == row
     assert row.as_dict() == {
         "task": "a",
         "measure": "b",
@@ -50,8 +51,29 @@ def test_a_row_is_met_on_the_side_of_its_bar_on_which_it_should_lie() -> None:
         "unit": "share",
         "ceiling": None,
         "frozen": None,
+        "reference": None,
+        "sure": False,
         "met": True,
     }
+
+
+def test_below_what_is_hardly_ever_right_nothing_is_met(tmp_path: Path) -> None:
+    """Two that both follow no prompt differ by nothing."""
+    row = Row("loop", "below", {"value": 0.0, "low": -0.1, "high": 0.1}, 0.1, False, "points", reference=0.5)
+    low = replace(row, reference=0.49)
+    assert (row.met, row.verdict, low.met, low.verdict) == (True, "met", False, "missed, reference too low")
+    assert "| **missed**, reference too low |" in table([low])
+    assert next(write_tasks(tmp_path, [outcome("loop", low)], {}, 8)) == "loop: below: 0.0 pp  MISSED, reference too low"
+    assert "✗</span> reference too low" in page(tmp_path)
+
+
+def test_better_means_the_whole_interval() -> None:
+    """Two that are alike are not one better than the other, nor is what may be chance."""
+    figures = [{"value": value, "low": low, "high": 0.9} for value, low in ((0.0, 0.0), (0.5, 0.0), (0.5, -0.1), (0.5, 0.1))]
+    assert [Row("rollout", "above", figure, 0.0, True, sure=True).met for figure in figures] == [False, False, False, True]
+    assert [Row("rollout", "below", figure, 0.9, False, sure=True).met for figure in figures] == [False] * 4
+    assert Row("rollout", "below", figures[0], 0.91, False, sure=True).met is True
+    assert "> 0.0 pp" in table([Row("rollout", "above", figures[3], 0.0, True, "points", sure=True)])
 
 
 def test_figures_are_written_in_their_unit() -> None:
@@ -92,6 +114,35 @@ def test_what_is_measured_is_on_disk_before_the_next_part_begins(tmp_path: Path)
     assert (tmp_path / "tasks.md").read_text().count("\n") == 4
     assert "out of memory" not in page(tmp_path)
     assert page(tmp_path).count("<h2>") == 3
+
+
+def test_parts_that_were_measured_alike_stay_in_their_order(tmp_path: Path) -> None:
+    told = {"step": 7, "tasks": {"sizes": ((8, 8),)}}
+    list(write_tasks(tmp_path, [outcome("loop"), outcome("storyboard, 17 frames"), outcome("rollout")], told | {"machine": "a"}, 8))
+    again = [outcome("inpainting"), outcome("loop", Row("loop", "anew", FIGURE)), outcome("storyboard, 33 frames")]
+    first, *_ = write_tasks(tmp_path, again, told | {"machine": "b", "run": "c"}, 8)
+    assert "parts that are not measured now stay" in first
+    found = json.loads((tmp_path / "tasks.json").read_text())
+    names = ["inpainting", "loop", "storyboard, 17 frames", "storyboard, 33 frames", "rollout"]
+    assert list(found["figures"]) == [row["task"] for row in found["rows"]] == names
+    assert [row["measure"] for row in found["rows"]][1:3] == ["anew", "measure of storyboard, 17 frames"]
+    assert (tmp_path / "tasks.md").read_text().count("\n") == 2 + 5
+    assert page(tmp_path).count("<h2>") == 5 + 1
+
+
+def test_another_measurement_is_moved_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    list(write_tasks(tmp_path, [outcome("loop"), outcome("remix")], {"step": 7, "seed": 0}, 8))
+    before, shown_before = (tmp_path / "tasks.json").read_bytes(), page(tmp_path)
+    first, *_ = write_tasks(tmp_path, [outcome("loop")], {"step": 8, "seed": 0}, 8)
+    assert first == f"the earlier measurement, with another step, is now in {tmp_path / 'tasks-1'}/"
+    assert list(json.loads((tmp_path / "tasks.json").read_text())["figures"]) == ["loop"]
+    assert (tmp_path / "tasks-1" / "tasks.json").read_bytes() == before
+    assert page(tmp_path / "tasks-1") == shown_before
+    first, *_ = write_tasks(tmp_path, [outcome("loop")], {"step": 9, "seed": 0}, 8)
+    assert "tasks-2" in first
+    (tmp_path / "tasks.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable as JSON"):  # before anything is made
+        next(write_tasks(tmp_path, (pytest.fail("made") for _ in range(1)), {"step": 9}, 8))
 
 
 def test_each_row_is_told_with_its_verdict(tmp_path: Path) -> None:
@@ -138,7 +189,7 @@ def test_the_page_shows_every_part_and_nothing_of_a_caption_as_markup(tmp_path: 
     assert text.count("<video") == 3 * len(parts())  # two clips, and the source of one
     assert text.count('aria-label="given frames"') == len(parts())
     assert "http" not in text.replace("http://www.w3.org/", "")
-    assert "attributes, from 1 to 2 times the trained length" in text
+    assert "attributes and still move, from 1 to 2 times the trained length" in text
 
 
 def test_the_page_counts_the_bars_that_are_met(tmp_path: Path) -> None:
