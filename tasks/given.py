@@ -295,4 +295,4 @@ class InBetween:
         # the network knows. Of 17 frames at 8 fps, 65 at 32: given frames at 30 dB instead of 25, the largest leap 2 px instead of 5.
         slow = replace(plan.canvas, moments=plan.canvas.moments * (studio.fps / (studio.usual_fps or studio.fps)))
         told = f"{unused} of the {unused + count} frames of {path} are not used, as fps={studio.fps:g} and task.factor={self.factor} read it"
-        return replace(plan, canvas=slow, held=True, notes=(f"{told} at {read_fps:g} fps. Leave out fps to use them all.",) * (unused > 0))
+        return replace(plan, canvas=slow, notes=(f"{told} at {read_fps:g} fps. Leave out fps to use them all.",) * (unused > 0))

@@ -193,7 +193,6 @@ class Plan:
         begin: latent frame from which windows go out where the clip is rolled out.
         script: what is said when, from the clip's prompt.
         windows: whether it is made in windows where it is longer than the network saw in training.
-        held: whether given frames hold its course throughout: then windows lose nothing, however little longer it is.
         source: the given clip that the result can be held against, frame by frame; None where there is none.
         pieces: what was given, where it is to be shown as it was given: see `as_given`.
         read: files besides those of the command that were read.
@@ -206,7 +205,6 @@ class Plan:
     begin: int = 0
     script: Callable[[str], Prompt] = str
     windows: bool = False
-    held: bool = False
     source: Video | None = None
     pieces: Sequence[Piece] = ()
     read: tuple[str, ...] = ()
@@ -215,6 +213,11 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.given.size:
             object.__setattr__(self, "given", np.zeros(self.frames, bool))
+
+    @property
+    def shows_motion(self) -> bool:
+        """Whether given frames show how fast something moves: a clip brought into less time would go on at another speed."""
+        return int(self.given.sum()) > 1
 
     def repeated(self, clips: int) -> Canvas:
         """The canvas for so many clips alike."""

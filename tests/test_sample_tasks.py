@@ -85,7 +85,7 @@ def test_every_task_makes_its_clip_and_makes_it_again(call, tmp_path, capsys, ta
     assert record["frames"] == frames
     if task != "t2i":
         assert len(read_video(file)) == frames
-    assert (record["rollout"] is not None) == (task in ("extend", "inbetween"))  # more than twice as long as the clips of training
+    assert (record["rollout"] is not None) == (task in ("extend", "recut", "inbetween"))  # longer than the clips of training, around clips
     assert record["fps"] == (32 if task == "inbetween" else 8)
     paths = [text for text in arguments if Path(text.rpartition("=")[2]).is_file()]
     assert len(paths) == json.dumps(record["files"]).count("sha256")
@@ -222,6 +222,12 @@ def test_up_to_twice_the_trained_length_a_clip_is_made_at_once(call, tmp_path):
     for frames in (17, 21):
         call("--prompt", "x", f"frames={frames}", "steps=1", f"out={tmp_path}/{frames}")
     assert [sidecar(tmp_path / f"{frames}/000-x.mp4")["rollout"] is None for frames in (17, 21)] == [True, False]
+
+
+def test_what_goes_on_from_a_clip_is_not_brought_into_less_time(call, media, tmp_path):
+    call("--video", media / "clip.mp4", "task=extend", "frames=25", "steps=1", f"out={tmp_path}/o")
+    (made,) = (tmp_path / "o").glob("*.mp4")
+    assert sidecar(made)["rollout"]["window"] == 2
 
 
 def test_what_a_run_was_not_trained_for_follows_from_what_is_given(call, media, tmp_path, capsys):

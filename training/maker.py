@@ -100,7 +100,7 @@ class Maker:
         rollout, lacking = self._rollout, missing_for_windows(plan, self._conditioning)
         if isinstance(rollout, AsTrained):
             trained = latent_frames(self.networks.shape.frames, self.networks.vae.stride[0])
-            found = replace(rollout, at_once=1.0) if plan.held else rollout
+            found = replace(rollout, at_once=1.0) if plan.shows_motion else rollout
             rollout = None if self.config["rope"] is not None else found.rollout(trained, plan.canvas.shown)
             if lacking and in_windows(plan, rollout):
                 self.note(f"{plan.frames} frames are made at once, training showed {self.networks.shape.frames}; not in windows, as {lacking[0]}")
