@@ -225,7 +225,7 @@ def test_up_to_twice_the_trained_length_a_clip_is_made_at_once(call, tmp_path):
 
 
 def test_what_goes_on_from_a_clip_is_not_brought_into_less_time(call, media, tmp_path):
-    call("--video", media / "clip.mp4", "task=extend", "frames=25", "steps=1", f"out={tmp_path}/o")
+    call("--video", media / "clip.mp4", "task=extend", "task.context_s=0.5", "frames=17", "steps=1", f"out={tmp_path}/o")
     (made,) = (tmp_path / "o").glob("*.mp4")
     assert sidecar(made)["rollout"]["window"] == 2
 
